@@ -1,0 +1,1 @@
+"""The adapters that ship with polyvec, one folder per database."""
