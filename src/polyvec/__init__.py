@@ -1,5 +1,6 @@
 """polyvec: one VectorStore protocol, many vector databases, the same answers."""
 
+from polyvec.aio import connect_async
 from polyvec.capabilities import Capabilities
 from polyvec.errors import (
     AuthenticationError,
@@ -37,3 +38,46 @@ from polyvec.types import (
     WriteFailure,
     WriteReport,
 )
+
+__all__ = [
+    "Adapter",
+    "AsyncCollection",
+    "AsyncVectorStore",
+    "AuthenticationError",
+    "BackendError",
+    "BackendTimeoutError",
+    "BackendUnavailableError",
+    "Capabilities",
+    "Collection",
+    "CollectionExistsError",
+    "CollectionNotFoundError",
+    "CollectionSpec",
+    "ConfigurationError",
+    "DimensionMismatchError",
+    "EmbeddingSpace",
+    "EmbeddingSpaceError",
+    "Explanation",
+    "F",
+    "Filter",
+    "FlatIndex",
+    "ForeignCollectionError",
+    "HnswIndex",
+    "InvalidFilterError",
+    "InvalidInputError",
+    "Match",
+    "MissingDriverError",
+    "PolyvecError",
+    "RateLimitedError",
+    "Record",
+    "RecordBatch",
+    "RecordNotFoundError",
+    "SpecMismatchError",
+    "UnsupportedFilterError",
+    "UnsupportedOperationError",
+    "VectorStore",
+    "WriteFailure",
+    "WriteReport",
+    "adapters",
+    "connect",
+    "connect_async",
+]

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from polyvec import batches as _batches
 from polyvec import spec as _spec
-from polyvec.batches import Limits, check_ids, check_name, check_vectors, chunks, take
+from polyvec.batches import Limits, check_ids, check_name, check_vectors, chunks, records_of, take
 from polyvec.capabilities import Capabilities
 from polyvec.errors import (
     AuthenticationError,
@@ -257,7 +257,7 @@ class BaseCollection(ABC):
         found: dict[str, Record] = {}
         for chunk in chunks(self._checked("get", check_ids, ids), self.store.capabilities.max_batch_records):
             batch = self._call("get", self._do_get, chunk, fields)
-            found |= {record.id: record for record in _records(batch)}
+            found |= {record.id: record for record in records_of(batch)}
         return [found.get(id) for id in ids]
 
     @final
@@ -347,7 +347,7 @@ class BaseCollection(ABC):
             include_metadata=include_metadata,
             batch_size=batch_size,
         )
-        return (record for batch in batches for record in _records(batch))
+        return (record for batch in batches for record in records_of(batch))
 
     @final
     def scan_batches(
@@ -830,16 +830,6 @@ def _ranked(hits: Hits) -> list[Match]:
         )
         for row in order
     ]
-
-
-def _records(batch: RecordBatch) -> Iterator[Record]:
-    for row, id in enumerate(batch.ids):
-        yield Record(
-            id,
-            batch.vectors[row] if batch.vectors is not None else None,
-            batch.texts[row] if batch.texts is not None else None,
-            batch.metadatas[row] if batch.metadatas is not None else {},
-        )
 
 
 def _positive(what: str, number: object) -> int:

@@ -216,6 +216,17 @@ def _gather(rows: list[Record]) -> RecordBatch:
     )
 
 
+def records_of(batch: RecordBatch) -> Iterator[Record]:
+    """Yield the records of a batch that was read."""
+    for row, id in enumerate(batch.ids):
+        yield Record(
+            id,
+            batch.vectors[row] if batch.vectors is not None else None,
+            batch.texts[row] if batch.texts is not None else None,
+            batch.metadatas[row] if batch.metadatas is not None else {},
+        )
+
+
 def chunks(ids: Iterable[str], size: int) -> Iterator[list[str]]:
     """Yield lists of up to `size` ids."""
     iterator = iter(ids)

@@ -32,6 +32,17 @@ if TYPE_CHECKING:
     from polyvec.types import WriteReport
 
 
+def shown(value: object) -> str:
+    """Return the first 80 characters of the `repr` of a caller's value, whatever it is.
+
+    A list nested 10,000 deep, an int of 10,000 digits and a broken `__repr__` have none.
+    """
+    try:
+        return f"{value!r:.80}"
+    except Exception:  # noqa: BLE001  # the caller's code may raise anything; the error being made matters more
+        return f"<{type(value).__name__}>"
+
+
 class PolyvecError(Exception):
     """The base of every error that polyvec raises on purpose.
 

@@ -28,7 +28,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final, NamedTuple, NoReturn
 
-from polyvec.errors import InvalidFilterError
+from polyvec.errors import InvalidFilterError, shown
 from polyvec.filters import (
     MAX_DEPTH,
     NEVER,
@@ -77,7 +77,7 @@ def _from_json(value: object, depth: int) -> Filter:
     if depth > 2 * MAX_DEPTH:  # an object adds up to two levels; the exact check is made on the nodes
         raise InvalidFilterError(f"a filter may nest {MAX_DEPTH} deep at most")
     if not isinstance(value, Mapping):
-        raise InvalidFilterError(f"expected a JSON object, not {value!r:.80}")
+        raise InvalidFilterError(f"expected a JSON object, not {shown(value)}")
     if not value:
         raise InvalidFilterError("an empty object is no filter: leave the filter out to match everything")
     parts = [_json_entry(key, inner, depth) for key, inner in value.items()]
@@ -87,7 +87,7 @@ def _from_json(value: object, depth: int) -> Filter:
 def _json_entry(key: str, inner: object, depth: int) -> Filter:
     if key in ("$and", "$or"):
         if not isinstance(inner, list):
-            raise InvalidFilterError(f"{key} needs a list of objects, not {inner!r:.80}")
+            raise InvalidFilterError(f"{key} needs a list of objects, not {shown(inner)}")
         kind = And if key == "$and" else Or
         return kind(tuple(_from_json(item, depth + 1) for item in inner))
     if key == "$not":
@@ -109,11 +109,11 @@ def _json_condition(key: str, name: str, operand: object) -> Filter:
         return _ONE[name](key, _json_literal(operand))
     if name in _MANY:
         if not isinstance(operand, list | tuple):
-            raise InvalidFilterError(f"{name} on {key!r} needs a list, not {operand!r:.80}")
+            raise InvalidFilterError(f"{name} on {key!r} needs a list, not {shown(operand)}")
         return _MANY[name](key, tuple(map(_json_literal, operand)))
     if name == "$exists":
         if not isinstance(operand, bool):
-            raise InvalidFilterError(f"$exists on {key!r} needs true or false, not {operand!r:.80}")
+            raise InvalidFilterError(f"$exists on {key!r} needs true or false, not {shown(operand)}")
         return Exists(key) if operand else Not(Exists(key))
     raise InvalidFilterError(f"unknown operator {name!r} on {key!r}; operators are {' '.join(_OPERATORS)}")
 
@@ -129,7 +129,7 @@ def _datetime(text: object) -> datetime:
         return datetime.fromisoformat(text)  # type: ignore[arg-type]  # TypeError is caught
     except (TypeError, ValueError):
         raise InvalidFilterError(
-            f"{text!r:.80} is no ISO 8601 date and time, e.g. 2024-05-01T00:00:00Z"
+            f"{shown(text)} is no ISO 8601 date and time, e.g. 2024-05-01T00:00:00Z"
         ) from None
 
 
@@ -219,7 +219,8 @@ class _Parser:
             found = _TOKEN.match(text, position)
             if found is None or found.lastgroup is None:
                 position += len(text[position:]) - len(text[position:].lstrip())
-                self.fail("unexpected character", position)
+                opened = text[position] in "\"'`"
+                self.fail("a quote that is never closed" if opened else "unexpected character", position)
             self.tokens.append(_Token(found.lastgroup, found[found.lastgroup], found.start(found.lastgroup)))
             position = found.end()
 
@@ -328,7 +329,10 @@ class _Parser:
             return self.string(token)
         if token.kind == "number":
             self.next()
-            return float(token.text) if re.search(r"[.eE]", token.text) else int(token.text)
+            try:
+                return float(token.text) if re.search(r"[.eE]", token.text) else int(token.text)
+            except ValueError:  # more digits than Python converts
+                self.fail("a number that does not fit in an int64", token.start)
         if word in ("true", "false"):
             self.next()
             return word == "true"
@@ -361,7 +365,10 @@ def _requote(found: re.Match[str]) -> str:
 
 
 def format_filter(filter: Filter) -> str:
-    """Return the string notation, from which `parse` makes an equal filter."""
+    """Return the string notation, from which `parse` makes an equal filter.
+
+    An `And` or `Or` of a single operand has no notation of its own and is written as that operand.
+    """
     match filter:
         case And(()):
             return "true"

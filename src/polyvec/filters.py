@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar, Final, TypeAlias, TypeGuard, final
 
-from polyvec.errors import InvalidFilterError, InvalidInputError
+from polyvec.errors import InvalidFilterError, InvalidInputError, shown
 from polyvec.metadata import INT64_MAX, INT64_MIN, check_key, microseconds, utf8_length
 from polyvec.types import Metadata, Scalar
 
@@ -72,7 +72,7 @@ class Filter:
 
 def _checked(other: object) -> Filter:
     if not isinstance(other, Filter):
-        raise InvalidFilterError(f"expected a filter, not {type(other).__name__} ({other!r:.80})")
+        raise InvalidFilterError(f"expected a filter, not {type(other).__name__} ({shown(other)})")
     return other
 
 
@@ -87,7 +87,7 @@ class _OneValue(Filter):
 
     def __post_init__(self) -> None:
         _check_field(self.key)
-        _check_literal(self.value, self.key)
+        object.__setattr__(self, "value", _literal(self.value, self.key))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,15 +99,14 @@ class _ManyValues(Filter):
         _check_field(self.key)
         if isinstance(self.values, str | bytes) or not isinstance(self.values, Iterable):
             raise InvalidFilterError(
-                f"{type(self).__name__} on {self.key!r} needs a list of values, not {self.values!r:.80}"
+                f"{type(self).__name__} on {self.key!r} needs a list of values, not {shown(self.values)}"
             )
-        object.__setattr__(self, "values", tuple(self.values))
-        if len(self.values) > MAX_VALUES:
+        values = tuple(self.values)
+        if len(values) > MAX_VALUES:
             raise InvalidFilterError(
-                f"{type(self).__name__} on {self.key!r} has {len(self.values)} values; at most {MAX_VALUES}"
+                f"{type(self).__name__} on {self.key!r} has {len(values)} values; at most {MAX_VALUES}"
             )
-        for value in self.values:
-            _check_literal(value, self.key)
+        object.__setattr__(self, "values", tuple(_literal(value, self.key) for value in values))
 
 
 @final
@@ -133,7 +132,7 @@ class _Range(_OneValue):
         if isinstance(self.value, bool | str):
             raise InvalidFilterError(
                 f"a range on {self.key!r} needs a number or a datetime, not "
-                f"{type(self.value).__name__} ({self.value!r:.80})"
+                f"{type(self.value).__name__} ({shown(self.value)})"
             )
 
 
@@ -311,6 +310,9 @@ class F:
     def __bool__(self) -> bool:
         raise InvalidFilterError(f"F({self.key!r}) is no filter yet: compare it with something")
 
+    def __repr__(self) -> str:
+        return f"F({self.key!r})"
+
 
 def _check_field(key: object) -> None:
     try:
@@ -319,27 +321,31 @@ def _check_field(key: object) -> None:
         raise InvalidFilterError(error.message) from None
 
 
-def _check_literal(value: object, key: str) -> None:
+def _literal(value: object, key: str) -> Any:  # a Scalar
+    """Return a checked literal; a datetime with its offset in place of its named zone.
+
+    So a filter equals what is read back from its JSON or its string, where there is only the offset.
+    """
     match value:
         case bool():
-            return
+            return value
         case _ if type(value) is str:
             try:
                 utf8_length(value, f"the value for {key!r}")
             except InvalidInputError as error:
                 raise InvalidFilterError(error.message) from None
-            return
+            return value
         case _ if type(value) is int:
             if INT64_MIN <= value <= INT64_MAX:
-                return
-            raise InvalidFilterError(f"{key!r}: {value} does not fit in an int64")
+                return value
+            raise InvalidFilterError(f"{key!r}: {shown(value)} does not fit in an int64")
         case _ if type(value) is float:
             if math.isfinite(value):
-                return
+                return value
             raise InvalidFilterError(f"{key!r}: {value} is not finite")
-        case datetime():
+        case _ if type(value) is datetime:
             if value.utcoffset() is not None:
-                return
+                return datetime.fromisoformat(value.isoformat())
             raise InvalidFilterError(
                 f"{key!r}: the datetime {value.isoformat()} has no time zone; "
                 "add one, e.g. value.replace(tzinfo=datetime.UTC)"
@@ -350,7 +356,7 @@ def _check_literal(value: object, key: str) -> None:
             )
     raise InvalidFilterError(
         f"{key!r}: a filter compares with bool, int, float, str or datetime, "
-        f"not {type(value).__name__} ({value!r:.80})"
+        f"not {type(value).__name__} ({shown(value)})"
     )
 
 
@@ -472,7 +478,7 @@ def normalise(filter: Filter | None) -> Filter | None:
     operands; tests for an empty list of values are decided.
 
     Returns:
-        None if it holds for every record, `NEVER` if for none; these two never occur deeper inside.
+        None if it holds for every record, `NEVER` itself if for none; these two never occur deeper inside.
     """
     result = _normalise(filter) if filter is not None else ALWAYS
     return None if _is_empty(And, result) else result
@@ -514,6 +520,10 @@ def _join(kind: type[And | Or], absorbing: And | Or, operands: Iterable[Filter])
             if _is_empty(type(absorbing), part):
                 return absorbing
             flat.append(part)
+    if not flat:
+        return ALWAYS if kind is And else NEVER
+    if not flat:
+        return NEVER if kind is Or else ALWAYS
     return flat[0] if len(flat) == 1 else kind(tuple(flat))
 
 

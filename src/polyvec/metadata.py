@@ -13,7 +13,7 @@ import math
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from polyvec.errors import InvalidInputError
+from polyvec.errors import InvalidInputError, shown
 from polyvec.types import Metadata
 
 MAX_KEY_BYTES = 128
@@ -49,7 +49,7 @@ def utf8_length(text: str, what: str) -> int:
 def check_key(key: object, what: str = "metadata key") -> int:
     """Return the UTF-8 length of a metadata key, 1 to 128 bytes, or raise InvalidInputError."""
     if type(key) is not str:
-        raise InvalidInputError(f"{what} must be a str, not {type(key).__name__} ({key!r:.80})")
+        raise InvalidInputError(f"{what} must be a str, not {type(key).__name__} ({shown(key)})")
     length = utf8_length(key, what)
     if not 1 <= length <= MAX_KEY_BYTES:
         raise InvalidInputError(f"{what} must have 1 to {MAX_KEY_BYTES} UTF-8 bytes, not {length}")
@@ -86,13 +86,13 @@ def check_value(value: object, path: str, depth: int = 1) -> int:
             return utf8_length(value, f"metadata[{path!r}]") + 2
         case _ if type(value) is int:
             if not INT64_MIN <= value <= INT64_MAX:
-                raise InvalidInputError(f"metadata[{path!r}] = {value} does not fit in an int64")
+                raise InvalidInputError(f"metadata[{path!r}] = {shown(value)} does not fit in an int64")
             return 8
         case _ if type(value) is float:
             if not math.isfinite(value):
                 raise InvalidInputError(f"metadata[{path!r}] is {value}; a float must be finite")
             return 16
-        case datetime():
+        case _ if type(value) is datetime:
             if value.utcoffset() is None:
                 raise InvalidInputError(
                     f"metadata[{path!r}] is a datetime without a time zone ({value.isoformat()}); "
@@ -117,7 +117,7 @@ def check_value(value: object, path: str, depth: int = 1) -> int:
 
 def _nested_key(key: object, path: str) -> int:
     if type(key) is not str:
-        raise InvalidInputError(f"metadata[{path!r}] holds a dict key that is not a str: {key!r:.80}")
+        raise InvalidInputError(f"metadata[{path!r}] holds a dict key that is not a str: {shown(key)}")
     return utf8_length(key, f"a key in metadata[{path!r}]")
 
 

@@ -1,0 +1,91 @@
+"""Options and fixtures of the whole test suite.
+
+--backend chroma --backend qdrant    only these; one that cannot be had fails the run
+--backend all                        every backend that can be had without a server from elsewhere
+(nothing)                            every backend that this machine can start; the header names the rest
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.servers.backends import BACKENDS, Backend, OpenStore
+
+pytest.register_assert_rewrite("polyvec.testing")
+pytest_plugins = ["polyvec.testing.plugin"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--backend",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help=f"run the contract on this backend only (repeatable, or all): {', '.join(BACKENDS)}",
+    )
+
+
+def chosen(config: pytest.Config) -> list[Backend]:
+    """Return the backends to run; a named one that cannot be had is a usage error."""
+    named = [part for value in config.getoption("--backend") for part in value.split(",")]
+    if not named:
+        return [backend for backend in BACKENDS.values() if backend.missing is None]
+    if "all" in named:
+        named += [b.name for b in BACKENDS.values() if not b.url_only or b.url is not None]
+    for name in named:
+        if name != "all" and name not in BACKENDS:
+            raise pytest.UsageError(f"there is no backend {name!r}; known are {', '.join(BACKENDS)} and all")
+    backends = [backend for name, backend in BACKENDS.items() if name in named]
+    for backend in backends:
+        if backend.missing is not None:
+            raise pytest.UsageError(f"--backend {backend.name}: {backend.missing}")
+    return backends
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    running = chosen(config)
+    lines = [f"backend {backend.name}: {backend.url or backend.source}" for backend in running]
+    return lines + [
+        f"backend {backend.name}: NOT RUN: {backend.missing or 'not chosen'}"
+        for backend in BACKENDS.values()
+        if backend not in running
+    ]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "backend" in metafunc.fixturenames:
+        parameters = [
+            pytest.param(
+                backend, id=backend.name, marks=() if backend.name == "memory" else pytest.mark.server
+            )
+            for backend in chosen(metafunc.config)
+        ]
+        metafunc.parametrize("backend", parameters, scope="session", indirect=True)
+
+
+@pytest.fixture(scope="session")
+def backend(request: pytest.FixtureRequest) -> Backend:
+    """The backend that the test runs on."""
+    found: Backend = request.param
+    return found
+
+
+@pytest.fixture(scope="session")
+def open_store(backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenStore]:
+    """Open a new connection to the backend, whose engine runs as long as the tests need it."""
+    data: Path = tmp_path_factory.mktemp(backend.name)
+    with backend.running(data) as opener:
+        with opener() as store:
+            _VERSIONS[backend.name] = store.version
+        yield opener
+
+
+_VERSIONS: dict[str, str] = {}
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for name, version in _VERSIONS.items():
+        terminalreporter.write_line(f"backend {name}: engine version {version}")
