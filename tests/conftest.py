@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.servers.backends import BACKENDS, Backend, OpenStore
+from tests.testing.mutants import MUTANTS, open_mutant
 
 pytest.register_assert_rewrite("polyvec.testing")
 pytest_plugins = ["polyvec.testing.plugin"]
@@ -26,6 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="NAME",
         help=f"run the contract on this backend only (repeatable, or all): {', '.join(BACKENDS)}",
     )
+    parser.addoption("--mutant", default=None, metavar="NAME", help="break the memory backend in one way")
 
 
 def chosen(config: pytest.Config) -> list[Backend]:
@@ -45,7 +47,15 @@ def chosen(config: pytest.Config) -> list[Backend]:
     return backends
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    mutant = config.getoption("--mutant")
+    if mutant is not None and (mutant not in MUTANTS or config.getoption("--backend") != ["memory"]):
+        raise pytest.UsageError(f"--mutant {mutant}: needs --backend memory and one of {', '.join(MUTANTS)}")
+
+
 def pytest_report_header(config: pytest.Config) -> list[str]:
+    if config.getoption("--mutant") is not None:
+        return [f"mutant {config.getoption('--mutant')}"]
     running = chosen(config)
     lines = [f"backend {backend.name}: {backend.url or backend.source}" for backend in running]
     return lines + [
@@ -74,8 +84,14 @@ def backend(request: pytest.FixtureRequest) -> Backend:
 
 
 @pytest.fixture(scope="session")
-def open_store(backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenStore]:
+def open_store(
+    backend: Backend, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+) -> Iterator[OpenStore]:
     """Open a new connection to the backend, whose engine runs as long as the tests need it."""
+    mutant = pytestconfig.getoption("--mutant")
+    if mutant is not None:
+        yield lambda: open_mutant(mutant, "mutant")
+        return
     data: Path = tmp_path_factory.mktemp(backend.name)
     with backend.running(data) as opener:
         with opener() as store:

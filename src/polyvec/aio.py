@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import contextvars
 import functools
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, TypeVar
@@ -110,9 +110,8 @@ class _Threads:
         """Yield what a sync iterator yields, each item fetched when it is asked for."""
 
         def scan() -> T | None:
-            return next(pages, None)
+            return next(source, None)
 
-        pages = (page for page in source)  # can be closed, whatever the source is
         step: Future[T | None] | None = None
         try:
             while True:
@@ -122,9 +121,9 @@ class _Threads:
                     return
                 yield page
         finally:
-            if step is not None:
+            if step is not None and isinstance(source, Generator):
                 # a cancelled scan may still be fetching a page, and what runs cannot be closed
-                step.add_done_callback(lambda _: pages.close())
+                step.add_done_callback(lambda _: source.close())
 
     async def close(self) -> None:
         """Wait for the calls under way, then close the store and end the threads."""

@@ -9,8 +9,10 @@ are documented in `polyvec.protocol`.
 from __future__ import annotations
 
 import difflib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from numbers import Real
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, NoReturn, Self, TypeVar, final
 
@@ -34,6 +36,7 @@ from polyvec.errors import (
     RecordNotFoundError,
     SpecMismatchError,
     UnsupportedOperationError,
+    shown,
 )
 from polyvec.filters import NEVER, Filter, check_filter, normalise
 from polyvec.metadata import check_key, check_metadata
@@ -199,7 +202,7 @@ class BaseCollection(ABC):
 
     @final
     def scoped(self, namespace: str) -> Self:
-        check_name(namespace, "a namespace")
+        self._checked("scoped", check_name, namespace, "a namespace")
         if self.namespace:
             raise InvalidInputError(
                 f"this handle is confined to the namespace {self.namespace!r}; scope the collection instead"
@@ -208,6 +211,7 @@ class BaseCollection(ABC):
 
     @final
     def upsert(self, records: Records, *, wait: bool = True) -> WriteReport:
+        self.store._require_open("upsert", self.name)  # noqa: SLF001
         limits = Limits(
             self.store.capabilities.max_batch_records, self.store.capabilities.max_batch_bytes // 2
         )
@@ -220,18 +224,20 @@ class BaseCollection(ABC):
             while fatal is None and (part := next(parts, None)) is not None:
                 yield part
 
+        def send(batch: RecordBatch) -> WriteReport:
+            if fatal is not None:  # taken before that was known
+                return WriteReport(0, tuple(WriteFailure(id, fatal) for id in batch.ids))
+            return self._write(batch, wait)
+
         try:
             if isinstance(records, Record | RecordBatch | Sequence):
                 parts = iter(list(parts))  # checked whole before anything is sent
-            for report in send_all(
-                until_fatal(parts),
-                lambda batch: self._write(batch, wait),
-                self.store.capabilities.concurrent_writes,
-            ):
+            for report in send_all(until_fatal(parts), send, self.store.capabilities.concurrent_writes):
                 failures += report.failures
                 written += report.written
-                if report.failures and isinstance(report.failures[-1].error, _WHOLE_CALL):
-                    fatal = report.failures[-1].error
+                fatal = fatal or next(
+                    (item.error for item in report.failures if isinstance(item.error, _WHOLE_CALL)), None
+                )
             if fatal is not None and isinstance(records, Record | RecordBatch | Sequence):
                 failures += [WriteFailure(id, fatal) for part in parts for id in part.ids]
             if wait and self.flush_after_write and written:
@@ -254,11 +260,12 @@ class BaseCollection(ABC):
         include_metadata: bool = True,
     ) -> list[Record | None]:
         fields = Fields(include_vectors, include_text, include_metadata)
+        asked = self._checked("get", check_ids, ids)
         found: dict[str, Record] = {}
-        for chunk in chunks(self._checked("get", check_ids, ids), self.store.capabilities.max_batch_records):
+        for chunk in chunks(dict.fromkeys(asked), self.store.capabilities.max_batch_records):
             batch = self._call("get", self._do_get, chunk, fields)
             found |= {record.id: record for record in records_of(batch)}
-        return [found.get(id) for id in ids]
+        return [found.get(id) for id in asked]
 
     @final
     def query(
@@ -292,8 +299,6 @@ class BaseCollection(ABC):
         include_text: bool = True,
         include_metadata: bool = True,
     ) -> list[list[Match]]:
-        if len(vectors) == 0:
-            return []
         checked = self._checked("query_many", check_vectors, vectors, self.spec.dimension, self.spec.metric)
         fields = Fields(include_vectors, include_text, include_metadata)
         return self._query("query_many", checked, limit, filter, offset, min_score, exact, fields)
@@ -312,17 +317,19 @@ class BaseCollection(ABC):
         include_text: bool = True,
         include_metadata: bool = True,
     ) -> list[Match]:
-        self._checked("query_by_id", check_ids, [id])
-        found = self._call(
-            "query_by_id", self._do_get, [id], Fields(vectors=True, text=False, metadata=False)
-        )
+        operation = "query_by_id"
+        self._checked(operation, check_ids, [id])
+        self._filter(operation, filter)
+        # all checks before the record is fetched; it takes up a place among the matches
+        self._checked(operation, self._check_window, limit, offset, min_score, exact, 1)
+        found = self._call(operation, self._do_get, [id], Fields(vectors=True, text=False, metadata=False))
         if not len(found) or found.vectors is None:
-            raise RecordNotFoundError(f"there is no record {id!r:.80}").at(
-                self.store.name, "query_by_id", self.name
+            raise RecordNotFoundError(f"there is no record {shown(id)}").at(
+                self.store.name, operation, self.name
             )
         fields = Fields(include_vectors, include_text, include_metadata)
         return self._query(
-            "query_by_id", found.vectors, limit, filter, offset, min_score, exact, fields, without=id
+            operation, found.vectors, limit, filter, offset, min_score, exact, fields, without=id
         )[0]
 
     @final
@@ -360,7 +367,9 @@ class BaseCollection(ABC):
         batch_size: int | None = None,
     ) -> Iterator[RecordBatch]:
         checked = self._filter("scan", filter)
-        limit = self._scan_limit() if batch_size is None else _positive("batch_size", batch_size)
+        limit = self._scan_limit()
+        if batch_size is not None:
+            limit = self._checked("scan", _positive, "batch_size", batch_size)
         fields = Fields(include_vectors, include_text, include_metadata)
         return iter(()) if checked is NEVER else self._pages(checked, fields, limit)
 
@@ -433,6 +442,7 @@ class BaseCollection(ABC):
         self, filter: FilterLike | None = None, *, limit: int = 10, exact: bool = False
     ) -> Explanation:
         parsed = None if filter is None else self._checked("explain", check_filter, filter)
+        self._checked("explain", self._check_window, limit, 0, None, exact)
         checked = normalise(parsed)
         text = None if parsed is None else str(parsed)
         if checked is NEVER:
@@ -447,14 +457,13 @@ class BaseCollection(ABC):
 
     def _checked(self, operation: str, check: Callable[..., T], *args: Any) -> T:
         """Run a check of the caller's arguments; its error says where it happened."""
+        self.store._require_open(operation, self.name)  # noqa: SLF001
         try:
             return check(*args)
         except PolyvecError as error:
             raise error.at(self.store.name, operation, self.name) from error.__cause__
 
     def _check_one(self, vector: Vector) -> FloatArray:
-        if np.ndim(vector) != 1:
-            raise InvalidInputError(f"expected one vector, shape (d,), not shape {np.shape(vector)}")
         return check_vectors([vector], self.spec.dimension, self.spec.metric, "query vector".format)
 
     def _filter(self, operation: str, filter: FilterLike | None) -> Filter | None:
@@ -470,7 +479,7 @@ class BaseCollection(ABC):
         if (ids is None) == (filter is None):
             problem = "give exactly one of ids and filter"
         elif ids is not None:
-            return self._checked(operation, check_ids, ids)
+            return list(dict.fromkeys(self._checked(operation, check_ids, ids)))
         elif (checked := self._filter(operation, filter)) is None:
             problem = "this filter holds for every record; if that is meant, use clear()"
         else:
@@ -490,7 +499,7 @@ class BaseCollection(ABC):
         without: str | None = None,
     ) -> list[list[Match]]:
         checked = self._filter(operation, filter)
-        self._checked(operation, self._check_window, limit, offset, exact)
+        self._checked(operation, self._check_window, limit, offset, min_score, exact)
         if checked is NEVER:
             return [[] for _ in vectors]
         window = slice(offset, offset + limit)
@@ -505,14 +514,23 @@ class BaseCollection(ABC):
                 found.append(kept[window])
         return found
 
-    def _check_window(self, limit: int, offset: int, exact: bool) -> None:  # noqa: FBT001
+    def _check_window(
+        self,
+        limit: int,
+        offset: int,
+        min_score: float | None,
+        exact: bool,  # noqa: FBT001
+        spare: int = 0,
+    ) -> None:
         _positive("limit", limit)
         if not isinstance(offset, int) or isinstance(offset, bool) or offset < 0:
-            raise InvalidInputError(f"offset must be an int of at least 0, not {offset!r}")
+            raise InvalidInputError(f"offset must be an int of at least 0, not {shown(offset)}")
+        if min_score is not None and (not isinstance(min_score, Real) or math.isnan(min_score)):
+            raise InvalidInputError(f"min_score must be a number, not {shown(min_score)}")
         capabilities = self.store.capabilities
-        if offset + limit > capabilities.max_query_limit:
+        if offset + limit > (most := capabilities.max_query_limit - spare):
             raise UnsupportedOperationError(
-                f"offset + limit is {offset + limit}; at most {capabilities.max_query_limit} here "
+                f"offset + limit is {offset + limit}; at most {most} here "
                 "(scan() streams any number of records)"
             )
         if exact and not capabilities.exact_query:
@@ -580,6 +598,8 @@ class BaseCollection(ABC):
                     failures.extend(self._write(take(pending, half), wait).failures)
             else:
                 failures.extend(WriteFailure(id, error) for id in pending.ids)
+        rows = {id: row for row, id in enumerate(batch.ids)}
+        failures.sort(key=lambda failure: rows[failure.id])
         return WriteReport(len(batch) - len(failures), tuple(failures))
 
     def _refusal(self, error: Exception) -> PolyvecError:
@@ -594,7 +614,7 @@ class BaseCollection(ABC):
         error.message = (
             f"{len(report.failures)} of {total} records were not written (error.report names them); "
             "the first, "
-            f"{report.failures[0].id!r:.80}: {first.message}"
+            f"{shown(report.failures[0].id)}: {first.message}"
         )
         error.report = report
         raise error from first.__cause__ or first
@@ -753,7 +773,7 @@ class BaseVectorStore(ABC):
     def close(self) -> None:
         if not self._closed:
             self._closed = True
-            self._do_close()
+            self._once("close", None, self._do_close)
 
     @final
     def __enter__(self) -> Self:
@@ -770,6 +790,10 @@ class BaseVectorStore(ABC):
 
     # The steps of the public methods -----------------------------------------------------------------
 
+    def _require_open(self, operation: str, collection: str | None) -> None:
+        if self._closed:
+            raise UnsupportedOperationError("the store is closed").at(self.name, operation, collection)
+
     def _missing(self, operation: str, name: str) -> PolyvecError:
         close = difflib.get_close_matches(name, self.list_collections(), n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
@@ -784,21 +808,31 @@ class BaseVectorStore(ABC):
         **options: Any,
     ) -> T:
         """Call a hook: translate its errors and try again what is retryable."""
-        if self._closed:
-            raise UnsupportedOperationError("the store is closed").at(self.name, operation, collection)
+        self._require_open(operation, collection)
+        return self.retry.run(lambda: self._once(operation, collection, hook, *args, **options))
 
-        def once() -> T:
-            try:
-                return hook(*args, **options)
-            except PolyvecError as error:
-                raise error.at(self.name, operation, collection) from error.__cause__
-            except Exception as error:
-                raise self._translate_any(error).at(self.name, operation, collection) from error
-
-        return self.retry.run(once)
+    def _once(
+        self,
+        operation: str,
+        collection: str | None,
+        hook: Callable[..., T],
+        *args: Any,
+        **options: Any,
+    ) -> T:
+        try:
+            return hook(*args, **options)
+        except PolyvecError as error:
+            raise error.at(self.name, operation, collection) from error.__cause__
+        except Exception as error:
+            raise self._translate_any(error).at(self.name, operation, collection) from error
 
     def _translate_any(self, error: Exception) -> PolyvecError:
-        return self._translate(error) or BackendError(f"{type(error).__name__}: {error}")
+        """Return our error for a driver's, with a secret that the driver quotes replaced by `***`."""
+        translated = self._translate(error) or BackendError(f"{type(error).__name__}: {error}")
+        for secret in self.config.secrets():
+            translated.message = translated.message.replace(secret, "***")
+        translated.args = (translated.message,)
+        return translated
 
 
 def _copy(error: PolyvecError) -> PolyvecError:
@@ -834,18 +868,23 @@ def _ranked(hits: Hits) -> list[Match]:
 
 def _positive(what: str, number: object) -> int:
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-        raise InvalidInputError(f"{what} must be an int of at least 1, not {number!r}")
+        raise InvalidInputError(f"{what} must be an int of at least 1, not {shown(number)}")
     return number
 
 
 def _check_changes(set_: Metadata | None, unset: Iterable[str]) -> tuple[dict[str, Any], frozenset[str]]:
+    if not isinstance(set_, Mapping | None):
+        raise InvalidInputError(f"set must be a dict, not {type(set_).__name__} ({shown(set_)})")
     changes = dict(set_ or {})
     check_metadata(changes)
     if isinstance(unset, str):
-        raise InvalidInputError(f"unset must be a list of keys, not one str; write [{unset!r:.80}]")
-    removed = frozenset(unset)
-    for key in removed:
+        raise InvalidInputError(f"unset must be a list of keys, not one str; write [{shown(unset)}]")
+    if not isinstance(unset, Iterable):
+        raise InvalidInputError(f"unset must be a list of keys, not {type(unset).__name__} ({shown(unset)})")
+    keys = list(unset)
+    for key in keys:
         check_key(key)
+    removed = frozenset(keys)
     if both := sorted(removed & changes.keys()):
         raise InvalidInputError(f"both set and unset: {', '.join(both)}")
     if not changes and not removed:

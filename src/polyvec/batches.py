@@ -9,8 +9,9 @@ from itertools import islice
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
-from polyvec.errors import DimensionMismatchError, InvalidInputError
+from polyvec.errors import DimensionMismatchError, InvalidInputError, shown
 from polyvec.metadata import check_metadata, utf8_length
 from polyvec.types import FloatArray, Metric, Record, RecordBatch
 
@@ -36,23 +37,27 @@ def check_name(name: object, what: str) -> str:
 def check_id(id: object) -> int:
     """Return the length of an id in UTF-8 bytes, 1 to 512, or raise InvalidInputError."""
     if type(id) is not str:
-        raise InvalidInputError(f"an id must be a str, not {type(id).__name__} ({id!r:.80})")
-    length = utf8_length(id, f"the id {id!r:.80}")
+        raise InvalidInputError(f"an id must be a str, not {type(id).__name__} ({shown(id)})")
+    length = utf8_length(id, f"the id {shown(id)}")
     if not 1 <= length <= MAX_ID_BYTES:
-        raise InvalidInputError(f"an id must have 1 to {MAX_ID_BYTES} UTF-8 bytes, not {length} ({id!r:.80})")
+        raise InvalidInputError(
+            f"an id must have 1 to {MAX_ID_BYTES} UTF-8 bytes, not {length} ({shown(id)})"
+        )
     if "\0" in id:
-        raise InvalidInputError(f"an id must not hold NUL ({id!r:.80})")
+        raise InvalidInputError(f"an id must not hold NUL ({shown(id)})")
     return length
 
 
 def check_ids(ids: Sequence[str]) -> list[str]:
-    """Return checked ids, each once, in their order."""
+    """Return checked ids as a list, as given."""
     if isinstance(ids, str):
-        raise InvalidInputError(f"ids must be a list of ids, not one str; write [{ids!r:.80}]")
-    unique = list(dict.fromkeys(ids))
-    for id in unique:
+        raise InvalidInputError(f"ids must be a list of ids, not one str; write [{shown(ids)}]")
+    if not isinstance(ids, Iterable):
+        raise InvalidInputError(f"ids must be a list of ids, not {type(ids).__name__} ({shown(ids)})")
+    listed = list(ids)
+    for id in listed:
         check_id(id)
-    return unique
+    return listed
 
 
 def check_vectors(
@@ -73,17 +78,19 @@ def check_vectors(
         DimensionMismatchError: A vector has another length.
         InvalidInputError: Not numbers, NaN or infinite as float32, or zero under cosine.
     """
-    try:
-        array = np.asarray(vectors)
-    except (ValueError, TypeError):  # rows of different lengths
-        array = np.empty((0, 0))
-    if array.shape != (len(vectors), dimension):
-        for row, vector in enumerate(vectors):
-            if np.shape(vector) != (dimension,):
-                got = len(vector) if np.ndim(vector) == 1 else f"shape {np.shape(vector)}"
+    array = _array(vectors)
+    if array.ndim == 0:
+        raise InvalidInputError(f"expected vectors, shape (n, {dimension}), not {shown(vectors)}")
+    if len(vectors) == 0:
+        return np.empty((0, dimension), np.float32)
+    if array.shape != (len(vectors), dimension) or array.dtype.kind not in "fiu":
+        rows = [_array(vector) for vector in vectors]
+        for row, one in enumerate(rows):
+            if one.shape != (dimension,):
+                got = len(one) if one.ndim == 1 else f"shape {one.shape}"
                 raise DimensionMismatchError(f"{label(row)}: expected {dimension} dimensions, got {got}")
-    if array.dtype.kind not in "fiu":
-        raise InvalidInputError(f"{label(0)}: expected numbers, not {array.dtype}")
+        odd = next((row for row, one in enumerate(rows) if one.dtype.kind not in "fiu"), 0)
+        raise InvalidInputError(f"{label(odd)}: expected numbers, not {rows[odd].dtype}")
     with np.errstate(over="ignore"):
         array = np.ascontiguousarray(array, np.float32)
     # a sum is finite only where all summands are: one pass without a temporary array
@@ -98,8 +105,23 @@ def check_vectors(
     return array
 
 
+def _array(values: Any) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError):  # rows of different lengths
+        return np.empty(len(values), object)
+
+
 def check_batch(batch: RecordBatch, dimension: int, metric: Metric, limits: Limits) -> Iterator[RecordBatch]:
     """Check a batch of any size and yield it in parts within the limits, equal ids within a part joined."""
+    for what in ("ids", "vectors", "texts", "metadatas"):
+        column = getattr(batch, what)
+        if what != "ids" and column is None:
+            continue
+        if isinstance(column, str | bytes | Mapping) or not hasattr(column, "__len__"):
+            raise InvalidInputError(
+                f"{what} must be a list, one for each record, not {type(column).__name__}"
+            )
     count = len(batch.ids)
     texts: Sequence[str | None] = [None] * count if batch.texts is None else batch.texts
     metadatas: Sequence[Any] = [{}] * count if batch.metadatas is None else batch.metadatas
@@ -112,7 +134,7 @@ def check_batch(batch: RecordBatch, dimension: int, metric: Metric, limits: Limi
         )
     if count == 0:
         return
-    vectors = check_vectors(batch.vectors, dimension, metric, lambda row: f"record {batch.ids[row]!r:.80}")
+    vectors = check_vectors(batch.vectors, dimension, metric, lambda row: f"record {shown(batch.ids[row])}")
     start, size = 0, 0
     for row in range(count):
         row_bytes = 4 * dimension + _check_row(batch.ids[row], texts[row], metadatas[row])
@@ -133,7 +155,7 @@ def _check_row(id: object, text: object, metadata: object) -> int:
             raise InvalidInputError(what)  # noqa: TRY301  # named like the errors above
         return size + utf8_length(text, "text")
     except InvalidInputError as error:
-        raise InvalidInputError(f"record {id!r:.80}: {error.message}") from None
+        raise InvalidInputError(f"record {shown(id)}: {error.message}") from None
 
 
 def _part(
@@ -183,7 +205,7 @@ def _columns(records: Any, size: int) -> Iterator[RecordBatch]:  # the caller's,
     if isinstance(records, Record):
         records = [records]
     if isinstance(records, str | bytes | Mapping) or not isinstance(records, Iterable):
-        raise InvalidInputError(f"expected records, not {type(records).__name__} ({records!r:.80})")
+        raise InvalidInputError(f"expected records, not {type(records).__name__} ({shown(records)})")
     rows: list[Record] = []
     for item in records:
         if isinstance(item, RecordBatch):
@@ -198,7 +220,7 @@ def _columns(records: Any, size: int) -> Iterator[RecordBatch]:  # the caller's,
                 rows = []
         else:
             raise InvalidInputError(
-                f"expected Record or RecordBatch, not {type(item).__name__} ({item!r:.80})"
+                f"expected Record or RecordBatch, not {type(item).__name__} ({shown(item)})"
             )
     if rows:
         yield _gather(rows)
@@ -207,7 +229,7 @@ def _columns(records: Any, size: int) -> Iterator[RecordBatch]:  # the caller's,
 def _gather(rows: list[Record]) -> RecordBatch:
     for row in rows:
         if row.vector is None:
-            raise InvalidInputError(f"the record {row.id!r:.80} has no vector")
+            raise InvalidInputError(f"the record {shown(row.id)} has no vector")
     return RecordBatch(
         [row.id for row in rows],
         [row.vector for row in rows],  # type: ignore[arg-type]  # made an array by check_vectors

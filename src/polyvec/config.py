@@ -27,10 +27,11 @@ from types import UnionType
 from typing import Any, ClassVar, Final, NamedTuple, Self
 from urllib.parse import parse_qsl, unquote
 
-from polyvec.errors import ConfigurationError
+from polyvec.errors import ConfigurationError, shown
 
 TABLES: Final = ("stores", "embedders", "defaults")
 DEFAULTS: Final = ("store", "collection", "embedder")
+_SHORTEST_SECRET: Final = 4
 
 
 class Host(NamedTuple):
@@ -50,7 +51,7 @@ class StoreUrl:
         path: A directory or file of an embedded store, or what follows the hosts; "" where there is none.
         user: From the URL, decoded.
         password: From the URL, decoded.
-        options: The query parameters.
+        options: The query parameters; not shown, since a key may be among them.
     """
 
     scheme: str
@@ -58,13 +59,19 @@ class StoreUrl:
     path: str = ""
     user: str | None = None
     password: str | None = field(default=None, repr=False)
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
-def redact(url: str) -> str:
-    """Return the URL with its password and the values of its key-like parameters replaced by `***`."""
-    url = re.sub(r"(?<=://)([^/?#@]*:)[^/?#]*(?=@)", r"\1***", url)
-    return re.sub(r"(?i)([?&][^=&]*(?:key|token|password|secret)[^=&]*=)[^&]*", r"\1***", url)
+def redact(text: str) -> str:
+    """Return a URL, or a text that quotes one, with passwords and key-like parameters replaced by `***`."""
+    # up to the last @, because a password that should have been encoded may hold / ? # and @ itself
+    text = re.sub(r"([A-Za-z][\w+.-]*:(?://)?[^\s:@]*:)\S*(?=@)", r"\1***", text)
+    return re.sub(r"(?i)([?&][^\s=&]*(?:key|token|password|secret)[^\s=&]*=)[^\s&'\"]*", r"\1***", text)
+
+
+def _wrong_url(url: str, what: str) -> ConfigurationError:
+    quoted = redact(re.sub(r"\s", "%20", url))
+    return ConfigurationError(f"{quoted!r}: {what}")
 
 
 def parse_url(url: str) -> StoreUrl:
@@ -75,17 +82,15 @@ def parse_url(url: str) -> StoreUrl:
     """
     scheme, colon, rest = url.partition(":")
     if not colon or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*", scheme):
-        raise ConfigurationError(
-            f"{redact(url)!r} is no store URL; write e.g. chroma:./data or qdrant://host"
-        )
+        raise _wrong_url(url, "no store URL; write e.g. chroma:./data or qdrant://host")
     rest, _, query = rest.partition("?")
     try:
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
     except ValueError:
-        raise ConfigurationError(f"{redact(url)!r}: the options after ? must be name=value&...") from None
+        raise _wrong_url(url, "the options after ? must be name=value&...") from None
     options = dict(pairs)
     if len(options) < len(pairs):
-        raise ConfigurationError(f"{redact(url)!r}: an option is given twice")
+        raise _wrong_url(url, "an option is given twice")
     if not rest.startswith("//"):
         return StoreUrl(scheme.lower(), path=unquote(rest), options=options)
     authority, slash, path = rest[2:].partition("/")
@@ -94,7 +99,7 @@ def parse_url(url: str) -> StoreUrl:
     try:
         hosts = tuple(_parse_host(part) for part in netloc.split(",") if part)
     except ValueError as error:
-        raise ConfigurationError(f"{redact(url)!r}: {error}") from None
+        raise _wrong_url(url, str(error)) from None
     return StoreUrl(
         scheme.lower(),
         hosts,
@@ -105,13 +110,17 @@ def parse_url(url: str) -> StoreUrl:
     )
 
 
+# without the text itself: it is part of the password where that holds a / that should have been encoded
+_NO_HOST: Final = "after :// stand [user:password@]host[:port] (%2F for a / in a password), port 1 to 65535"
+
+
 def _parse_host(text: str) -> Host:
-    found = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:]+)(?::(\d+))?", text)
+    found = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:]+)(?::([0-9]{1,5}))?", text)
     if found is None:
-        raise ValueError(f"{text!r} is no host:port")
+        raise ValueError(_NO_HOST)
     port = int(found[2]) if found[2] else None
     if port is not None and not 0 < port < 65_536:  # noqa: PLR2004  # the range of ports
-        raise ValueError(f"{port} is no port")
+        raise ValueError(_NO_HOST)
     return Host(found[1].strip("[]"), port)
 
 
@@ -155,6 +164,11 @@ class StoreConfig:
         """The first host; None for an embedded store."""
         return self.url.hosts[0] if self.url.hosts else None
 
+    def secrets(self) -> list[str]:
+        """Return the values of the options that are never shown, but for those too short to be told apart."""
+        values = [getattr(self, item.name) for item in dataclasses.fields(self) if not item.repr]
+        return [value for value in values if isinstance(value, str) and len(value) >= _SHORTEST_SECRET]
+
     @classmethod
     def make(cls, url: StoreUrl, options: Mapping[str, object]) -> Self:
         """Build the configuration from a URL and further options, which win over the URL's.
@@ -174,6 +188,8 @@ class StoreConfig:
                 )
             values[name] = convert(value, types[name], f"{url.scheme}: option {name!r}")
         for name, variable in cls.environment.items():
+            if name == "api_key" and values.get("password") and not values.get("user"):
+                continue  # the URL has the key: see `key`
             if values.get(name) is None and (found := os.environ.get(variable)):
                 values[name] = convert(found, types[name], f"environment variable {variable}")
         return cls(url=url, **{name: value for name, value in values.items() if value is not None})
@@ -206,7 +222,9 @@ def convert(value: object, kind: Any, what: str) -> object:  # a type hint
                 return number
         except (ValueError, OverflowError):
             pass
-    raise ConfigurationError(f"{what} must be a {wanted.__name__}, not {value!r}")
+    # a wrong value for a str may be a key that was not quoted
+    given = type(value).__name__ if wanted is str else shown(value)
+    raise ConfigurationError(f"{what} must be a {wanted.__name__}, not {given}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,14 +261,24 @@ def load_configuration(path: str | os.PathLike[str] | None = None) -> Configurat
         raise ConfigurationError(f"{source}: {error}") from error
     if source.name == "pyproject.toml":
         data = data.get("tool", {}).get("polyvec", {})
+        if not isinstance(data, dict):
+            raise ConfigurationError(f"{source}: tool.polyvec must be a table, not {shown(data)}")
     for table, value in data.items():
         if table not in TABLES:
             raise ConfigurationError(
                 f"{source}: unknown key {table!r}{suggest(table, TABLES)}; known are {', '.join(TABLES)}"
             )
         if not isinstance(value, dict):
-            raise ConfigurationError(f"{source}: {table} must be a table, not {value!r:.80}")
-    for key in data.get("defaults", {}):
+            raise ConfigurationError(f"{source}: {table} must be a table, not {shown(value)}")
+    for table in ("stores", "embedders"):
+        for name, value in data.get(table, {}).items():
+            if not isinstance(value, dict):
+                raise ConfigurationError(
+                    f"{source}: {table}.{name} must be a table, not {type(value).__name__}"
+                )
+    for key, value in data.get("defaults", {}).items():
+        if not isinstance(value, str):
+            raise ConfigurationError(f"{source}: defaults.{key} must be a name, not {shown(value)}")
         if key not in DEFAULTS:
             raise ConfigurationError(
                 f"{source}: unknown key 'defaults.{key}'{suggest(key, DEFAULTS)}; "

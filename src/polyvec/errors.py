@@ -17,6 +17,7 @@
     └── BackendError                    the backend refused or failed; the driver's exception is chained
         ├── AuthenticationError
         ├── RateLimitedError            `.retry_after_s`
+        │   └── QuotaExceededError      waiting does not help: the account has nothing left
         ├── BackendUnavailableError
         └── BackendTimeoutError
 
@@ -29,6 +30,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
+    from polyvec.ingest import IngestReport
     from polyvec.types import WriteReport
 
 
@@ -50,7 +52,7 @@ class PolyvecError(Exception):
         backend: Name of the adapter, e.g. "qdrant".
         operation: Name of the public method, e.g. "upsert".
         collection: Name of the collection.
-        report: What a write had done when it stopped; None for anything but a write.
+        report: What a write, or the ingestion of documents, had done when it stopped; else None.
     """
 
     retryable: ClassVar[bool] = False
@@ -63,7 +65,7 @@ class PolyvecError(Exception):
         backend: str | None = None,
         operation: str | None = None,
         collection: str | None = None,
-        report: WriteReport | None = None,
+        report: WriteReport | IngestReport | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -158,6 +160,12 @@ class RateLimitedError(BackendError):
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class QuotaExceededError(RateLimitedError):
+    """The account has used up what it may use; trying again a little later is of no use."""
+
+    retryable = False
 
 
 class BackendUnavailableError(BackendError):

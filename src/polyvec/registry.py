@@ -53,7 +53,10 @@ class Adapter:
     @property
     def installed(self) -> bool:
         """Whether the driver is installed; nothing is imported to find out."""
-        return all(importlib.util.find_spec(module) is not None for module in self.driver)
+        try:
+            return all(importlib.util.find_spec(module) is not None for module in self.driver)
+        except ModuleNotFoundError:  # the package that a dotted module would be in
+            return False
 
     @property
     def install_command(self) -> str:
@@ -64,7 +67,8 @@ class Adapter:
         """Open a store.
 
         Raises:
-            MissingDriverError: The driver is not installed; the message is the line that installs it.
+            MissingDriverError: The driver is not installed, or cannot be imported; the message has the line
+                that installs it.
         """
         if not self.installed:
             raise MissingDriverError(
@@ -72,7 +76,13 @@ class Adapter:
                 backend=self.name,
             )
         module, _, name = self.store.partition(":")
-        kind: type[BaseVectorStore] = getattr(importlib.import_module(module), name)
+        try:
+            kind: type[BaseVectorStore] = getattr(importlib.import_module(module), name)
+        except ImportError as error:  # the driver is there, but too old or broken
+            raise MissingDriverError(
+                f"the driver of {self.title} cannot be imported ({error}); run: {self.install_command}",
+                backend=self.name,
+            ) from error
         return kind.open(self, config)
 
 

@@ -49,7 +49,8 @@ class RetryPolicy:
         if not error.retryable or attempt == self.attempts:
             return None
         if isinstance(error, RateLimitedError) and error.retry_after_s is not None:
-            return error.retry_after_s if error.retry_after_s <= self.max_retry_after_s else None
+            pause = max(0.0, error.retry_after_s)  # the moment that a server names may be past
+            return pause if pause <= self.max_retry_after_s else None
         longest = min(self.max_delay_s, self.first_delay_s * 2 ** (attempt - 1))
         pause = longest * random.uniform(0.5, 1.0)  # noqa: S311  # jitter, not a secret
         return pause if elapsed_s + pause < self.budget_s else None

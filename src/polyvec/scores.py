@@ -32,12 +32,12 @@ def from_dot(product: npt.ArrayLike) -> Floats:
 
 def from_distance(distance: npt.ArrayLike) -> Floats:
     """Score of a Euclidean distance: minus it."""
-    return -np.maximum(np.asarray(distance, np.float64), 0.0)
+    return 0.0 - np.maximum(np.asarray(distance, np.float64), 0.0)  # 0.0 for the vector itself, not -0.0
 
 
 def from_squared_distance(squared: npt.ArrayLike) -> Floats:
     """Score of a squared Euclidean distance: minus its root."""
-    return -np.sqrt(np.maximum(np.asarray(squared, np.float64), 0.0))
+    return from_distance(np.sqrt(np.maximum(np.asarray(squared, np.float64), 0.0)))
 
 
 def exact(metric: Metric, queries: npt.ArrayLike, vectors: npt.ArrayLike) -> Floats:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, get_args
 
 from polyvec.batches import check_name
 from polyvec.capabilities import Capabilities
-from polyvec.errors import InvalidInputError, PolyvecError, UnsupportedOperationError
+from polyvec.errors import InvalidInputError, PolyvecError, UnsupportedOperationError, shown
 from polyvec.metadata import check_key
 from polyvec.types import (
     METRICS,
@@ -49,22 +49,27 @@ def make_spec(
         UnsupportedOperationError: The backend lacks the metric or the index.
     """
     check_name(name, "a collection's name")
+    if not isinstance(embedding, EmbeddingSpace | None):
+        raise InvalidInputError(f"embedding must be an EmbeddingSpace, not {shown(embedding)}")
     if dimension is None:
         if embedding is None:
             raise InvalidInputError("dimension is missing (or give embedding, which says it)")
         dimension = embedding.dimensions
     if not isinstance(dimension, int) or isinstance(dimension, bool) or dimension < 1:
-        raise InvalidInputError(f"dimension must be an int of at least 1, not {dimension!r}")
+        raise InvalidInputError(f"dimension must be an int of at least 1, not {shown(dimension)}")
     if dimension > capabilities.max_dimension:
         raise UnsupportedOperationError(f"dimension {dimension}; at most {capabilities.max_dimension} here")
     if embedding is not None and embedding.dimensions != dimension:
         raise InvalidInputError(f"dimension is {dimension}, but {embedding} was given as embedding")
     if metric not in METRICS:
-        raise InvalidInputError(f"metric must be one of {', '.join(METRICS)}, not {metric!r}")
+        raise InvalidInputError(f"metric must be one of {', '.join(METRICS)}, not {shown(metric)}")
     if metric not in capabilities.metrics:
         raise UnsupportedOperationError(f"metric {metric}: {capabilities.reason('metrics')}")
     if index is not None and not isinstance(index, HnswIndex | FlatIndex):
-        raise InvalidInputError(f"index must be HnswIndex(...) or FlatIndex(), not {index!r:.80}")
+        raise InvalidInputError(f"index must be HnswIndex(...) or FlatIndex(), not {shown(index)}")
+    for setting in fields(index) if index is not None else ():
+        if type(number := getattr(index, setting.name)) is not int or number < 1:
+            raise InvalidInputError(f"{setting.name} must be an int of at least 1, not {shown(number)}")
     ability = "flat_index" if isinstance(index, FlatIndex) else "hnsw_index"
     if index is not None and not getattr(capabilities, ability):
         raise UnsupportedOperationError(f"{type(index).__name__}: {capabilities.reason(ability)}")
@@ -74,13 +79,15 @@ def make_spec(
 
 
 def _index_hints(indexes: IndexHints) -> Mapping[str, IndexKind]:
+    if not isinstance(indexes, Mapping):
+        raise InvalidInputError(f'indexes must be a dict such as {{"year": int}}, not {shown(indexes)}')
     hints: dict[str, IndexKind] = {}
     for key, kind in indexes.items():
         check_key(key, "a key of indexes")
         name = _KINDS.get(kind) if isinstance(kind, type) else kind
         if name is None or name not in get_args(IndexKind):
             raise InvalidInputError(
-                f"indexes[{key!r}] must be one of bool, int, float, str, datetime, not {kind!r:.80}"
+                f"indexes[{key!r}] must be one of bool, int, float, str, datetime, not {shown(kind)}"
             )
         hints[key] = name
     return hints

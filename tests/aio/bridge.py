@@ -68,6 +68,9 @@ class SyncBridge:
         self._store = store
         self._loop = loop
 
+    def __repr__(self) -> str:
+        return f"<sync bridge to {self._store!r}>"
+
     @property
     def name(self) -> str:
         return self._store.name

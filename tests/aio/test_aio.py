@@ -128,19 +128,64 @@ def test_the_answers_are_those_of_the_sync_store() -> None:
     assert expected["batches"] == [10, 10, 5]
 
 
-@pytest.mark.parametrize(
-    ("sync", "awaited"),
-    [(VectorStore, AsyncVectorStore), (Collection, AsyncCollection)],
-    ids=["store", "collection"],
-)
-def test_no_parameter_is_missing(sync: type, awaited: type) -> None:
-    facade = AsyncStore if awaited is AsyncVectorStore else type(asyncio.run(filled())[1])
-    names = [name for name in vars(sync) if not name.startswith("_")]
-    assert names == [name for name in vars(awaited) if not name.startswith("_")]
-    for name in names:
-        if callable(getattr(sync, name)):
-            parameters = inspect.signature(getattr(sync, name)).parameters
-            assert inspect.signature(getattr(facade, name)).parameters == parameters, name
+class Recording:
+    """A store and collection in one that keeps what its last call was given."""
+
+    name = "recording"
+
+    def __init__(self) -> None:
+        self.given: dict[str, Any] = {}
+
+    def __getattr__(self, method: str) -> Any:
+        protocol = VectorStore if hasattr(VectorStore, method) else Collection
+        signature = inspect.signature(getattr(protocol, method))
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            self.given = signature.bind(self, *arguments, **options).arguments
+            return iter(()) if method.startswith("scan") else self
+
+        return call
+
+
+METHODS = [
+    (protocol, name)
+    for protocol in (VectorStore, Collection)
+    for name, member in vars(protocol).items()
+    if not name.startswith("_") and callable(member) and name != "close"
+]
+
+
+@pytest.mark.parametrize(("protocol", "method"), METHODS, ids=lambda value: getattr(value, "__name__", value))
+def test_every_argument_of_every_method_arrives(protocol: type, method: str) -> None:
+    async def run() -> None:
+        recording = Recording()
+        facade: Any = AsyncStore(cast("VectorStore", recording))
+        if protocol is Collection:
+            facade = await facade.collection("docs")
+        signature = inspect.signature(getattr(protocol, method))
+        assert inspect.signature(getattr(type(facade), method)).parameters == signature.parameters
+        values = {name: object() for name in list(signature.parameters)[1:]}
+        by_position = {
+            name: value
+            for name, value in values.items()
+            if signature.parameters[name].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+        }
+        by_keyword = {name: value for name, value in values.items() if name not in by_position}
+        answer = getattr(facade, method)(*by_position.values(), **by_keyword)
+        if method.startswith("scan"):
+            assert [item async for item in answer] == []
+        elif method != "scoped":
+            await answer
+        recording.given.pop("self")
+        assert recording.given == values
+
+    asyncio.run(run())
+
+
+def test_no_method_is_missing() -> None:
+    for sync, awaited in ((VectorStore, AsyncVectorStore), (Collection, AsyncCollection)):
+        public = [name for name in vars(sync) if not name.startswith("_")]
+        assert public == [name for name in vars(awaited) if not name.startswith("_")]
 
 
 def test_as_a_context_manager_it_closes_and_ends_its_threads() -> None:
@@ -310,6 +355,10 @@ class Paged:
         return self
 
     def scan_batches(self, *args: object, **options: object) -> Iterator[RecordBatch]:
+        self.pages = self.make_pages()  # kept, so that it does not end by being forgotten
+        return self.pages
+
+    def make_pages(self) -> Iterator[RecordBatch]:
         try:
             for number in range(100):
                 self.fetched += 1

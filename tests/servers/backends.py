@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 import polyvec
 from polyvec.protocol import VectorStore
-from tests.aio.bridge import open_bridge
+from tests.aio.bridge import Loop, open_bridge
 from tests.servers.chroma import start_chroma
 
 OpenStore: TypeAlias = Callable[[], VectorStore]
@@ -80,7 +80,11 @@ def _memory(data: Path) -> Running:
 
 def _memory_async(data: Path) -> Running:
     name = f"memory://{uuid.uuid4().hex}"
-    yield lambda: open_bridge(name)
+    loop = Loop()
+    try:
+        yield lambda: open_bridge(name, loop)
+    finally:
+        loop.close()
 
 
 def _chroma(data: Path) -> Running:

@@ -15,7 +15,7 @@ import numpy as np
 from polyvec import metadata as metadata_codec
 from polyvec import scores
 from polyvec.base import BaseCollection, BaseVectorStore, Fields, Hits
-from polyvec.errors import CollectionExistsError, CollectionNotFoundError, PolyvecError
+from polyvec.errors import CollectionExistsError, CollectionNotFoundError, ConfigurationError, PolyvecError
 from polyvec.filters import Filter, matches
 from polyvec.types import CollectionSpec, FloatArray, Metadata, RecordBatch
 
@@ -53,10 +53,14 @@ class MemoryStore(BaseVectorStore):
     """All records in this process."""
 
     _shared: ClassVar[dict[str, dict[str, Table]]] = {}
+    lock: ClassVar = threading.RLock()
+    """Held while a namespace is changed; one for all, because two stores may share their tables."""
 
     def _do_connect(self) -> None:
-        name = self.config.host.name if self.config.host else None
-        self.lock = threading.Lock()
+        url = self.config.url
+        if url.path or len(url.hosts) > 1:
+            raise ConfigurationError("write memory:// (a store of its own) or memory://name (shared)")
+        name = url.hosts[0].name if url.hosts else None
         self.tables = {} if name is None else self._shared.setdefault(name, {})
 
     def _do_version(self) -> str:
@@ -102,8 +106,13 @@ class MemoryCollection(BaseCollection):
             raise CollectionNotFoundError("it was dropped") from None
 
     @property
+    def _space(self) -> Space:
+        # not [...], which would write: a read could put an empty namespace over one that is just written
+        return self._table().spaces.get(self.namespace) or Space({})
+
+    @property
     def _rows(self) -> dict[str, Row]:
-        return self._table().spaces[self.namespace].rows
+        return self._space.rows
 
     def _change(self, changes: dict[str, Row], removed: Iterable[str] = ()) -> None:
         with self.store.lock:
@@ -131,7 +140,7 @@ class MemoryCollection(BaseCollection):
     def _do_query(
         self, vectors: FloatArray, *, limit: int, filter: Filter | None, exact: bool, fields: Fields
     ) -> list[Hits]:
-        space = self._table().spaces[self.namespace]
+        space = self._space
         rows = list(space.rows.items())
         kept = np.array([i for i, (_, row) in enumerate(rows) if matches(filter, row.metadata)], np.intp)
         if not len(kept):
@@ -155,19 +164,22 @@ class MemoryCollection(BaseCollection):
 
     def _do_set_metadata(self, ids: list[str], metadatas: Sequence[Metadata]) -> None:
         blobs = dict(zip(ids, map(metadata_codec.encode, metadatas), strict=True))
-        rows = self._rows
-        self._change(
-            {
-                id: rows[id]._replace(blob=blob, metadata=metadata_codec.decode(blob))
-                for id, blob in blobs.items()
-            }
-        )
+        with self.store.lock:
+            rows = self._rows
+            self._change(
+                {
+                    id: rows[id]._replace(blob=blob, metadata=metadata_codec.decode(blob))
+                    for id, blob in blobs.items()
+                    if id in rows
+                }
+            )
 
     def _do_delete(self, ids: list[str]) -> None:
         self._change({}, ids)
 
     def _do_delete_where(self, filter: Filter | None) -> None:
-        self._change({}, [id for id, row in self._rows.items() if matches(filter, row.metadata)])
+        with self.store.lock:
+            self._change({}, [id for id, row in self._rows.items() if matches(filter, row.metadata)])
 
     def _do_explain(self, filter: Filter | None, *, limit: int, exact: bool) -> tuple[Any, tuple[str, ...]]:
         return {"filter": filter, "limit": limit}, ("Compares with every record.",)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import traceback
 import unicodedata
@@ -90,7 +91,8 @@ DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback o
 
 
 def examples(*lines: str) -> str:
-    """Return an epilog with examples, which the help must not wrap (that is what the \\b says)."""
+    """Return an epilog with examples."""
+    # backspace: a paragraph that the help must not wrap
     return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
 
 
@@ -100,6 +102,8 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:  # click's own class or the copy of it in typer
         """Run a command."""
         as_json, debug = "--json" in ctx.args, "--debug" in ctx.args
+        if logging.lastResort is not None:  # where warnings go that nobody handles
+            logging.lastResort.setFormatter(None if debug else _OneLine())
         try:
             return super().invoke(ctx)
         except (typer.Exit, typer.Abort, BrokenPipeError):
@@ -115,6 +119,14 @@ class Commands(TyperGroup):
             if as_json:
                 print_json({"error": _error_document(error, message)})
             raise typer.Exit(_exit_code(error)) from None
+
+
+class _OneLine(logging.Formatter):
+    """Warnings without tracebacks."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        reason = f": {record.exc_info[1]}" if record.exc_info else ""
+        return f"{record.levelname.lower()}: {record.getMessage()}{reason}"
 
 
 def _message(error: Exception, debug: bool) -> str:  # noqa: FBT001
@@ -274,8 +286,13 @@ def confirm(question: str, *, yes: bool) -> None:
     """
     if yes:
         return
-    if not sys.stdin.isatty():
+    if not on_terminal():
         raise InvalidInputError(f"{question} Nobody can be asked here: pass --yes if that is meant")
     if not typer.confirm(printable(question), err=True):
         say("nothing was changed")
         raise typer.Exit(FAILED)
+
+
+def on_terminal() -> bool:
+    """Return whether there is somebody to ask."""
+    return sys.stdin.isatty()

@@ -38,17 +38,19 @@ from polyvec.testing.compare import (
 )
 from polyvec.testing.filter_cases import FilterCase
 from polyvec.testing.plugin import MakeCollection, OpenStore, test_name
+from polyvec.testing.programs import play
 from polyvec.types import METRICS, EmbeddingSpace, FlatIndex, HnswIndex, Metric, Record, RecordBatch, Vector
 
-__all__ = [
+__all__ = [  # noqa: RUF022  # the order in which they run: what fails first tells most
     "TestCollections",
-    "TestFilterMatrix",
-    "TestNamespaces",
-    "TestQueries",
-    "TestReads",
     "TestRoundTrip",
-    "TestUpdateAndDelete",
     "TestWrites",
+    "TestReads",
+    "TestQueries",
+    "TestUpdateAndDelete",
+    "TestNamespaces",
+    "TestFilterMatrix",
+    "TestPrograms",
 ]
 
 A, B, C = [1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.5, 0.5, 0.0, 0.0]
@@ -1102,3 +1104,12 @@ class TestNamespaces:
         before = store.list_collections()
         collection.scoped("a").upsert(Record("x", A))
         assert store.list_collections() == before
+
+
+class TestPrograms:
+    """Random programs give the same answers as the memory store; see `polyvec.testing.programs`."""
+
+    def test_random_programs(self, store: VectorStore) -> None:
+        played, steps = play(store, 40, seed=1)
+        assert played >= 30
+        assert steps >= 100

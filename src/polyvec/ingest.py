@@ -1,0 +1,649 @@
+"""The steps from documents to records, and what they report; `polyvec.pipeline` is the way in.
+
+A document becomes chunks, a chunk one record:
+
+    id        `source#number`; a source too long for an id is shortened, with its hash
+    text      the chunk
+    metadata  the document's, and `_source`, `_chunk` (its number, from 0), `_start` and `_end` (where it stands
+              in the document, in characters) and `_hash` (of its text)
+
+All state is in the collection, and each step can be repeated. A run asks the collection for the records of some
+chunks; writes those that are missing or differ, with the vector the collection has already where only something
+else than the text differs; and when all chunks of some documents are in place, it removes the records these
+documents have beyond them. So wherever a run is ended, another one ends in the same state.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import blake2b
+from typing import Any, Final
+
+import numpy as np
+
+from polyvec.batches import MAX_ID_BYTES, check_vectors
+from polyvec.chunking import chunk_text
+from polyvec.embed.base import Embedder
+from polyvec.errors import (
+    AuthenticationError,
+    BackendError,
+    BackendTimeoutError,
+    BackendUnavailableError,
+    ConfigurationError,
+    InvalidInputError,
+    PolyvecError,
+    RateLimitedError,
+    shown,
+)
+from polyvec.filters import MAX_VALUES, Exists, In
+from polyvec.metadata import check_metadata, utf8_length
+from polyvec.protocol import Collection
+from polyvec.readers import Document, UnreadableDocument
+from polyvec.types import FloatArray, Metadata, Record, RecordBatch, WriteReport
+
+SOURCE: Final = "_source"
+CHUNK: Final = "_chunk"
+START: Final = "_start"
+END: Final = "_end"
+HASH: Final = "_hash"
+RESERVED: Final = frozenset({SOURCE, CHUNK, START, END, HASH})
+
+WINDOW: Final = 1000
+"""Chunks that the collection is asked for at once, and most records written at once."""
+
+PRUNED_AT_ONCE: Final = 100_000
+
+_FATAL: Final = (
+    AuthenticationError, RateLimitedError, BackendUnavailableError, BackendTimeoutError, ConfigurationError,
+)  # fmt: skip
+"""Errors that no text is the reason of: the next one would meet them, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class IngestFailure:
+    """A document that could not be ingested, and why; what the collection had of it may be there still."""
+
+    source: str
+    error: PolyvecError
+
+    @property
+    def reason(self) -> str:
+        """The error in words."""
+        return str(self.error)
+
+
+@dataclass(frozen=True, slots=True)
+class IngestReport:
+    """What a run did.
+
+    Attributes:
+        documents: Documents read, those that failed among them.
+        chunks: Chunks of the documents that did not fail on the way to them.
+        skipped: Chunks whose records were as they should be.
+        embedded: Texts that the embedder was asked for; equal ones that stand near each other count once.
+        reused: Records written with a vector that the collection had: their text was not new.
+        written: Records written.
+        deleted: Records removed, because their document no longer has so many chunks.
+        pruned: Records removed, because the run did not see their document (`prune=True`).
+        prune_refused: Why nothing was pruned although it was asked for; None otherwise.
+        tokens: Tokens of the embedded texts (cl100k_base).
+        failures: The documents that failed, each with its reason.
+        elapsed_s: Seconds.
+    """
+
+    documents: int = 0
+    chunks: int = 0
+    skipped: int = 0
+    embedded: int = 0
+    reused: int = 0
+    written: int = 0
+    deleted: int = 0
+    pruned: int = 0
+    prune_refused: str | None = None
+    tokens: int = 0
+    failures: tuple[IngestFailure, ...] = ()
+    elapsed_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class IngestPlan:
+    """What `ingest` would do; see `IngestReport` for what the same names mean.
+
+    Attributes:
+        documents: Documents read.
+        chunks: Their chunks.
+        skipped: Chunks that need nothing.
+        embedded: Texts to embed.
+        reused: Records to write with the vector they have.
+        deleted: Records to remove, because their document no longer has so many chunks.
+        pruned: Records to remove with `prune=True`; 0 if it was not asked for.
+        prune_refused: Why nothing would be pruned.
+        tokens: Tokens of the texts to embed (cl100k_base).
+        failures: Documents that would fail before they are embedded.
+    """
+
+    documents: int
+    chunks: int
+    skipped: int
+    embedded: int
+    reused: int
+    deleted: int
+    pruned: int
+    prune_refused: str | None
+    tokens: int
+    failures: tuple[IngestFailure, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is; see `IngestReport` for what the same names mean.
+
+    Attributes:
+        documents: Documents that are done: in the collection, or failed.
+        total: All documents, where that is known.
+        chunks: Chunks made so far.
+        skipped: Chunks that needed nothing.
+        embedded: Texts embedded.
+        written: Records written.
+        tokens: Tokens of the embedded texts.
+        failures: Documents that failed.
+        elapsed_s: Seconds since the start.
+        rate: Chunks written or skipped per second.
+    """
+
+    documents: int
+    total: int | None
+    chunks: int
+    skipped: int
+    embedded: int
+    written: int
+    tokens: int
+    failures: int
+    elapsed_s: float
+    rate: float
+
+
+OnProgress = Callable[[Progress], None]
+
+
+@dataclass(slots=True)
+class _Entry:
+    """A document under way.
+
+    Attributes:
+        source: Its source.
+        chunks: How many it has.
+        open: How many of them are not yet in place.
+        stored: How many of their ids the collection had.
+        failed: Nothing more is done for it.
+    """
+
+    source: str
+    chunks: int
+    open: int
+    stored: int = 0
+    failed: bool = False
+
+
+@dataclass(slots=True)
+class _Piece:
+    """A chunk on its way to its record; `vector` is known where the collection had one for its text."""
+
+    entry: _Entry
+    id: str
+    text: str
+    tokens: int
+    metadata: dict[str, Any]
+    vector: FloatArray | None = None
+
+
+def record_id(source: str, number: int) -> str:
+    """Return the id of a chunk's record; no two chunks share one.
+
+    That of a shortened source ends in `:number`, all others in `#number`.
+    """
+    id = f"{source}#{number}"
+    if len(id) * 4 <= MAX_ID_BYTES or len(id.encode()) <= MAX_ID_BYTES:
+        return id
+    ending = f"#{blake2b(source.encode(), digest_size=32).hexdigest()}:{number}"
+    kept = source.encode()[: MAX_ID_BYTES - len(ending)].decode(errors="ignore")
+    return kept + ending
+
+
+def text_hash(text: str) -> str:
+    """Return the hash of a chunk's text, 32 hex digits."""
+    return blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def make_pieces(document: Document, chunk_tokens: int, overlap_tokens: int) -> tuple[_Entry, list[_Piece]]:
+    """Return a document's chunks as records to be.
+
+    Raises:
+        PolyvecError: The document cannot be used, or could not be read.
+    """
+    source, text = document.source, document.text
+    _check_text(source, "the source")
+    _check_text(text, "the text")
+    if not source or "\0" in source:
+        raise InvalidInputError(f"a source must not be empty or hold NUL ({shown(source)})")
+    check_metadata(document.metadata)
+    if taken := sorted(RESERVED & document.metadata.keys()):
+        raise InvalidInputError(f"the metadata uses {', '.join(taken)}, which polyvec keeps for itself")
+    chunks = chunk_text(text, chunk_tokens=chunk_tokens, overlap_tokens=overlap_tokens)
+    entry = _Entry(source, len(chunks), len(chunks))
+    pieces = []
+    for number, chunk in enumerate(chunks):
+        own = {
+            SOURCE: source, CHUNK: number, START: chunk.start, END: chunk.end, HASH: text_hash(chunk.text),
+        }  # fmt: skip
+        metadata = document.metadata | own
+        pieces.append(_Piece(entry, record_id(source, number), chunk.text, chunk.tokens, metadata))
+    return entry, pieces
+
+
+def _check_text(text: object, what: str) -> None:
+    if not isinstance(text, str):
+        raise InvalidInputError(f"{what} must be a str, not {type(text).__name__} ({shown(text)})")
+    utf8_length(text, what)
+
+
+def same_value(left: object, right: object) -> bool:
+    """Whether two metadata values are equal and of the same types: 1 is not 1.0 is not True."""
+    if type(left) is not type(right):
+        return False
+    if isinstance(left, dict) and isinstance(right, dict):
+        return left.keys() == right.keys() and all(same_value(left[key], right[key]) for key in left)
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(same_value, left, right))
+    if isinstance(left, datetime) and isinstance(right, datetime):
+        return left == right and left.utcoffset() == right.utcoffset()
+    return left == right
+
+
+class Run:
+    """One run over some documents; used once."""
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        collection: Collection,
+        *,
+        chunk_tokens: int,
+        overlap_tokens: int,
+        total: int | None = None,
+        on_progress: OnProgress | None = None,
+        fail_fast: bool = False,
+        dry: bool = False,
+    ) -> None:
+        self.embedder = embedder
+        self.collection = collection
+        self.chunk_tokens = chunk_tokens
+        self.overlap_tokens = overlap_tokens
+        self.total = total
+        self.on_progress = on_progress
+        self.fail_fast = fail_fast
+        self.dry = dry
+        self.started = time.monotonic()
+        self.documents = self.done = self.chunks = self.skipped = self.embedded = self.reused = 0
+        self.written = self.deleted = self.pruned = self.tokens = self.unreadable = 0
+        self.failures: list[IngestFailure] = []
+        self.prune_refused: str | None = None
+        self.seen: set[bytes] = set()
+        self.settled: dict[str, _Entry] = {}
+        self.writing: deque[tuple[Future[WriteReport], list[_Piece]]] = deque()
+        self.unflushed = False
+        self.model_works = False
+        self.empty = False
+
+    # The two ways to run -----------------------------------------------------------------------------
+
+    def ingest(self, documents: Iterable[Document], *, prune: bool) -> IngestReport:
+        """Bring the collection to the state that the documents describe."""
+        try:
+            with ThreadPoolExecutor(1, "polyvec-ingest") as writer:
+                try:
+                    for batch in self._batches(documents):
+                        self._write(batch, writer)
+                    self._settle_all()
+                except Exception:
+                    with contextlib.suppress(PolyvecError):  # what is on its way counts
+                        self._settle_all()
+                    raise
+            self._sweep()
+            if prune:
+                self._prune()
+        except PolyvecError as error:
+            error.report = self.report()
+            raise
+        self._show_progress()
+        return self.report()
+
+    def plan(self, documents: Iterable[Document], *, prune: bool) -> IngestPlan:
+        """Find out what `ingest` would do, without embedding or writing anything."""
+        for batch in self._batches(documents):
+            new = {piece.text: piece.tokens for piece in batch if piece.vector is None}
+            self.embedded += len(new)
+            self.tokens += sum(new.values())
+            self.reused += sum(piece.vector is not None for piece in batch)
+            for piece in batch:
+                self._close(piece.entry)
+        self._sweep()
+        if prune:
+            self._prune()
+        self._show_progress()
+        return IngestPlan(
+            documents=self.documents,
+            chunks=self.chunks,
+            skipped=self.skipped,
+            embedded=self.embedded,
+            reused=self.reused,
+            deleted=self.deleted,
+            pruned=self.pruned,
+            prune_refused=self.prune_refused,
+            tokens=self.tokens,
+            failures=tuple(self.failures),
+        )
+
+    def report(self) -> IngestReport:
+        """Return what was done so far."""
+        return IngestReport(
+            documents=self.documents,
+            chunks=self.chunks,
+            skipped=self.skipped,
+            embedded=self.embedded,
+            reused=self.reused,
+            written=self.written,
+            deleted=self.deleted,
+            pruned=self.pruned,
+            prune_refused=self.prune_refused,
+            tokens=self.tokens,
+            failures=tuple(self.failures),
+            elapsed_s=time.monotonic() - self.started,
+        )
+
+    # From documents to batches of pieces that must be written ----------------------------------------
+
+    def _batches(self, documents: Iterable[Document]) -> Iterator[list[_Piece]]:
+        """Yield what must be written, each batch with as many texts to embed as the embedder likes."""
+        batch: list[_Piece] = []
+        texts: set[str] = set()
+        for piece in self._changed(self._pieces(documents)):
+            batch.append(piece)
+            if piece.vector is None:
+                texts.add(piece.text)
+            if len(texts) >= self.embedder.batch_size or len(batch) >= max(WINDOW, self.embedder.batch_size):
+                yield batch
+                batch, texts = [], set()
+        if batch:
+            yield batch
+
+    def _pieces(self, documents: Iterable[Document]) -> Iterator[_Piece]:
+        for document in documents:
+            if not isinstance(document, Document):
+                raise InvalidInputError(
+                    f"expected a Document, not {type(document).__name__} ({shown(document)})"
+                )
+            self.documents += 1
+            self.unreadable += isinstance(document, UnreadableDocument)
+            try:
+                self._see(document.source)
+                entry, pieces = make_pieces(document, self.chunk_tokens, self.overlap_tokens)
+            except PolyvecError as error:
+                self.done += 1
+                self._fail(document.source, error)
+                continue
+            self.chunks += len(pieces)
+            if not pieces:
+                self._finish(entry)
+            yield from pieces
+
+    def _changed(self, pieces: Iterator[_Piece]) -> Iterator[_Piece]:
+        """Yield the pieces whose records are missing or differ, asking the collection for many at once."""
+        self.empty = self.collection.count() == 0
+        window: list[_Piece] = []
+        for piece in pieces:
+            window.append(piece)
+            if len(window) == WINDOW:
+                yield from self._compare(window)
+                window = []
+        yield from self._compare(window)
+
+    def _compare(self, window: list[_Piece]) -> list[_Piece]:
+        if self.empty or not window:
+            return window
+        stored = self.collection.get(
+            [piece.id for piece in window], include_vectors=False, include_text=False
+        )
+        donors = {record.metadata.get(HASH): record.id for record in stored if record is not None}
+        changed: list[_Piece] = []
+        wanted: dict[str, list[_Piece]] = {}
+        for piece, record in zip(window, stored, strict=True):
+            if record is not None:
+                piece.entry.stored += 1
+                if same_value(record.metadata, piece.metadata):
+                    self.skipped += 1
+                    self._close(piece.entry)
+                    continue
+            changed.append(piece)
+            if (donor := donors.get(piece.metadata[HASH])) is not None:
+                wanted.setdefault(donor, []).append(piece)
+        if wanted:
+            self._take_vectors(wanted)
+        self._show_progress()
+        return changed
+
+    def _take_vectors(self, wanted: dict[str, list[_Piece]]) -> None:
+        """Give pieces the vectors of stored records with the same text: their own, or another one's."""
+        for record in self.collection.get(list(wanted), include_text=False):
+            if record is not None and record.vector is not None:
+                for piece in wanted[record.id]:
+                    if record.metadata.get(HASH) == piece.metadata[HASH]:
+                        piece.vector = np.asarray(record.vector, np.float32)
+
+    # From pieces to records --------------------------------------------------------------------------
+
+    def _write(self, batch: list[_Piece], writer: ThreadPoolExecutor) -> None:
+        """Embed a batch while the one before is being written, and hand it over to be written."""
+        new = {piece.text: piece.tokens for piece in batch if piece.vector is None and not piece.entry.failed}
+        vectors = self._embed(list(new)) if new else {}
+        for piece in batch:
+            found = vectors.get(piece.text) if piece.vector is None else piece.vector
+            if isinstance(found, PolyvecError):
+                self._fail_entry(piece.entry, found)
+            else:
+                piece.vector = found
+        self.embedded += len(vectors)
+        self.tokens += sum(new.values())
+        usable = [piece for piece in batch if not piece.entry.failed]
+        for piece in batch:
+            if piece.entry.failed:
+                self._close(piece.entry)
+        while self.writing:
+            self._settle(*self.writing.popleft())
+        if usable:
+            self.writing.append((writer.submit(self._upsert, usable), usable))
+
+    def _embed(self, texts: list[str]) -> dict[str, FloatArray | PolyvecError]:
+        """Return for each text its vector, or why it has none."""
+        try:
+            vectors = self.embedder.embed_documents(texts)
+            if len(vectors) != len(texts):
+                raise BackendError(f"the embedder made {len(vectors)} vectors of {len(texts)} texts")
+            info = self.collection.info
+            checked = check_vectors(vectors, info.dimension, info.metric)
+        except _FATAL:
+            raise
+        except Exception as error:  # an embedder of somebody else's may raise anything
+            self._check_model(error)
+            if len(texts) > 1:
+                middle = len(texts) // 2
+                return self._embed(texts[:middle]) | self._embed(texts[middle:])
+            if isinstance(error, PolyvecError):
+                return {texts[0]: error}
+            problem = BackendError(f"the embedder failed: {type(error).__name__}: {error}")
+            problem.__cause__ = error
+            return {texts[0]: problem}
+        self.model_works = True
+        return dict(zip(texts, checked, strict=True))
+
+    def _check_model(self, error: Exception) -> None:
+        """Raise the error again if the embedder refuses even a harmless text: then no text is the reason."""
+        if not self.model_works:
+            try:
+                self.embedder.embed_documents(["hello"])
+            except Exception:  # noqa: BLE001  # like the one before
+                raise error from error.__cause__
+            self.model_works = True
+
+    def _upsert(self, pieces: Sequence[_Piece]) -> WriteReport:
+        vectors = np.stack([piece.vector for piece in pieces if piece.vector is not None])
+        return self.collection.upsert(
+            RecordBatch(
+                [piece.id for piece in pieces],
+                vectors,
+                [piece.text for piece in pieces],
+                [piece.metadata for piece in pieces],
+            ),
+            wait=False,
+        )
+
+    def _settle_all(self) -> None:
+        while self.writing:
+            self._settle(*self.writing.popleft())
+
+    def _settle(self, answer: Future[WriteReport], pieces: list[_Piece]) -> None:
+        """Wait until a batch is written, and note what became of it."""
+        self.unflushed = True
+        failed: dict[str, PolyvecError] = {}
+        try:
+            report = answer.result()
+        except PolyvecError as error:
+            if (
+                isinstance(error, _FATAL)
+                or not isinstance(error.report, WriteReport)
+                or not error.report.failures
+            ):
+                raise
+            report = error.report
+            failed = {failure.id: failure.error for failure in report.failures}
+        self.written += report.written
+        for piece in pieces:
+            if piece.id in failed:
+                self._fail_entry(piece.entry, failed[piece.id])
+            self._close(piece.entry)
+        self._show_progress()
+
+    # What becomes of a document ----------------------------------------------------------------------
+
+    def _see(self, source: str) -> None:
+        if not isinstance(source, str):
+            return  # refused by make_pieces
+        key = _key(source)
+        if key in self.seen:
+            raise InvalidInputError(f"another document of this run has the source {shown(source)} already")
+        self.seen.add(key)
+
+    def _fail_entry(self, entry: _Entry, error: PolyvecError) -> None:
+        if not entry.failed:
+            entry.failed = True
+            self._fail(entry.source, error)
+
+    def _fail(self, source: str, error: PolyvecError) -> None:
+        self.failures.append(IngestFailure(source, error))
+        if self.fail_fast:
+            raise error
+
+    def _close(self, entry: _Entry) -> None:
+        """Note that one more chunk of a document is in place, or given up."""
+        entry.open -= 1
+        if not entry.open:
+            self._finish(entry)
+
+    def _finish(self, entry: _Entry) -> None:
+        self.done += 1
+        if not entry.failed:
+            self.settled[entry.source] = entry
+            if len(self.settled) == MAX_VALUES:
+                self._sweep()
+
+    def _sweep(self) -> None:
+        """Remove what the collection has of finished documents beyond their chunks."""
+        if self.unflushed:
+            self.collection.flush()
+            self.unflushed = False
+        settled, self.settled = self.settled, {}
+        if not settled or self.empty:
+            return
+        theirs = In(SOURCE, tuple(settled))
+        expected = sum(entry.stored if self.dry else entry.chunks for entry in settled.values())
+        if (surplus := self.collection.count(theirs) - expected) <= 0:
+            return
+        self.deleted += surplus
+        if not self.dry:
+            pages = self.collection.scan_batches(theirs, include_text=False)
+            self.collection.delete([id for page in pages for id in _surplus(page, settled)])
+
+    def _prune(self) -> None:
+        """Remove the records of documents that this run did not see."""
+        if self.unreadable:
+            self.prune_refused = "something could not be read, so what is gone cannot be told from it"
+        elif not self.seen:
+            self.prune_refused = "no document was read (clear() empties a collection)"
+        else:
+            while len(gone := self._unseen()) == PRUNED_AT_ONCE and not self.dry:
+                self.collection.delete(gone)
+                self.pruned += len(gone)
+            if gone and not self.dry:
+                self.collection.delete(gone)
+            self.pruned += len(gone)
+
+    def _unseen(self) -> list[str]:
+        """Return ids of records of unseen documents, so many at once that memory stays bounded."""
+        found: list[str] = []
+        for page in self.collection.scan_batches(Exists(SOURCE), include_text=False):
+            for id, metadata in zip(page.ids, page.metadatas or (), strict=True):
+                source = metadata[SOURCE]
+                if isinstance(source, str) and _key(source) not in self.seen:
+                    found.append(id)
+                    if len(found) == PRUNED_AT_ONCE:
+                        return found
+        return found
+
+    def _show_progress(self) -> None:
+        if self.on_progress is not None:
+            elapsed = time.monotonic() - self.started
+            self.on_progress(
+                Progress(
+                    documents=self.done,
+                    total=self.total,
+                    chunks=self.chunks,
+                    skipped=self.skipped,
+                    embedded=self.embedded,
+                    written=self.written,
+                    tokens=self.tokens,
+                    failures=len(self.failures),
+                    elapsed_s=elapsed,
+                    rate=(self.written + self.skipped) / elapsed if elapsed else 0.0,
+                )
+            )
+
+
+def _key(source: str) -> bytes:
+    return blake2b(source.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _surplus(page: RecordBatch, settled: dict[str, _Entry]) -> Iterator[str]:
+    """Yield the ids of the records of a page that are no chunk of their document."""
+    for id, metadata in zip(page.ids, page.metadatas or (), strict=True):
+        source, number = metadata[SOURCE], metadata.get(CHUNK)
+        entry = settled.get(source)
+        if entry is not None and not (
+            type(number) is int and 0 <= number < entry.chunks and id == record_id(source, number)
+        ):
+            yield id
