@@ -76,6 +76,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("backend", parameters, scope="session", indirect=True)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Fast tests first: what needs no server, then each backend in turn, then what is slow."""
+    items.sort(key=lambda item: (bool(item.get_closest_marker("slow")), bool(item.get_closest_marker("server"))))
+
+
 @pytest.fixture(scope="session")
 def backend(request: pytest.FixtureRequest) -> Backend:
     """The backend that the test runs on."""

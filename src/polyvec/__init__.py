@@ -2,6 +2,8 @@
 
 from polyvec.aio import connect_async
 from polyvec.capabilities import Capabilities
+from polyvec.chunking import Chunk, chunk_text
+from polyvec.embed import BaseEmbedder, Embedder, Usage, embedder
 from polyvec.errors import (
     AuthenticationError,
     BackendError,
@@ -17,6 +19,7 @@ from polyvec.errors import (
     InvalidInputError,
     MissingDriverError,
     PolyvecError,
+    QuotaExceededError,
     RateLimitedError,
     RecordNotFoundError,
     SpecMismatchError,
@@ -24,8 +27,11 @@ from polyvec.errors import (
     UnsupportedOperationError,
 )
 from polyvec.filters import F, Filter
+from polyvec.pipeline import Pipeline
 from polyvec.protocol import AsyncCollection, AsyncVectorStore, Collection, VectorStore
+from polyvec.readers import Document, UnreadableDocument, read
 from polyvec.registry import Adapter, adapters, connect
+from polyvec.reports import IngestFailure, IngestPlan, IngestReport, Progress
 from polyvec.types import (
     CollectionSpec,
     EmbeddingSpace,
@@ -47,13 +53,17 @@ __all__ = [
     "BackendError",
     "BackendTimeoutError",
     "BackendUnavailableError",
+    "BaseEmbedder",
     "Capabilities",
+    "Chunk",
     "Collection",
     "CollectionExistsError",
     "CollectionNotFoundError",
     "CollectionSpec",
     "ConfigurationError",
     "DimensionMismatchError",
+    "Document",
+    "Embedder",
     "EmbeddingSpace",
     "EmbeddingSpaceError",
     "Explanation",
@@ -62,22 +72,33 @@ __all__ = [
     "FlatIndex",
     "ForeignCollectionError",
     "HnswIndex",
+    "IngestFailure",
+    "IngestPlan",
+    "IngestReport",
     "InvalidFilterError",
     "InvalidInputError",
     "Match",
     "MissingDriverError",
+    "Pipeline",
     "PolyvecError",
+    "Progress",
+    "QuotaExceededError",
     "RateLimitedError",
     "Record",
     "RecordBatch",
     "RecordNotFoundError",
     "SpecMismatchError",
+    "UnreadableDocument",
     "UnsupportedFilterError",
     "UnsupportedOperationError",
+    "Usage",
     "VectorStore",
     "WriteFailure",
     "WriteReport",
     "adapters",
+    "chunk_text",
     "connect",
     "connect_async",
+    "embedder",
+    "read",
 ]

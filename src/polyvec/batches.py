@@ -83,7 +83,7 @@ def check_vectors(
         raise InvalidInputError(f"expected vectors, shape (n, {dimension}), not {shown(vectors)}")
     if len(vectors) == 0:
         return np.empty((0, dimension), np.float32)
-    if array.shape != (len(vectors), dimension) or array.dtype.kind not in "fiu":
+    if array.shape != (len(vectors), dimension) or array.dtype.kind not in "fiu" or _mixed(vectors):
         rows = [_array(vector) for vector in vectors]
         for row, one in enumerate(rows):
             if one.shape != (dimension,):
@@ -103,6 +103,16 @@ def check_vectors(
         row = int(np.argmin(nonzero))
         raise InvalidInputError(f"{label(row)}: a zero vector has no direction, so no cosine")
     return array
+
+
+def _mixed(vectors: Any) -> bool:
+    """Return whether a vector among others is one of bools, which numpy would make numbers."""
+    return not isinstance(vectors, np.ndarray) and any(
+        isinstance(vector, list | tuple | np.ndarray)
+        and isinstance(vector[0], bool | np.bool_)
+        and _array(vector).dtype == bool
+        for vector in vectors
+    )
 
 
 def _array(values: Any) -> npt.NDArray[Any]:

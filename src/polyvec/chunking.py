@@ -1,11 +1,12 @@
 """Chunks: passages of a text with at most so many tokens, cut where a reader would cut.
 
-A chunk ends at the end of a paragraph if there is one in its second half, else at the end of a sentence. Only a
-sentence that is longer than a chunk is cut at a line, a clause or a word, and only a word that is longer between
-two characters. A character as a reader sees it (a family emoji, a Hangul syllable of several letters) is never
-cut, unless it alone is longer than a chunk. The next chunk repeats the last sentences of the one before, as many as
-fit in the overlap; within a cut sentence it repeats words.
+A chunk ends at the end of a paragraph if there is one in its second half, else at the end of a sentence. Only
+a sentence that is longer than a chunk is cut at a line, a clause or a word, and only a word that is longer
+between two characters. A character as a reader sees it (a family emoji, a Hangul syllable of several letters)
+is never cut, unless it alone is longer than a chunk. The next chunk repeats the last sentences of the one
+before, as many as fit in the overlap; within a cut sentence it repeats words.
 """
+# ruff: noqa: RUF001  # sentences and clauses end in many scripts
 
 from __future__ import annotations
 
@@ -60,12 +61,13 @@ def chunk_text(
 ) -> list[Chunk]:
     """Return the chunks of a text in their order, in time linear in its length.
 
-    Together they cover everything but white space. A text that fits is one chunk; one of white space has none.
+    Together they cover everything but white space. A text that fits is one chunk, white space is none.
 
     Args:
         text: Of any length.
         chunk_tokens: Most tokens of a chunk, at least 8.
-        overlap_tokens: Most tokens that a chunk repeats of the one before, 0 to half of `chunk_tokens`.
+        overlap_tokens: Most tokens, as the text has them, that a chunk repeats of the one before; 0 to half
+            of `chunk_tokens`.
 
     Raises:
         InvalidInputError: A wrong argument.
@@ -197,7 +199,8 @@ class _Splitter:
 
     def _characters(self, start: int, most: int) -> list[int]:
         """Return where the characters that a reader sees end, from `start` to `most`, ascending."""
-        import regex  # which tiktoken needs, too; \X is an extended grapheme cluster of Unicode
+        # which tiktoken needs, too; \X is an extended grapheme cluster of Unicode
+        import regex  # type: ignore[import-untyped]
 
         # one more code point, since it decides whether `most` is such an end
         ends = [found.end() for found in regex.finditer(r"\X", self.text, pos=start, endpos=most + 1)]

@@ -30,7 +30,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from polyvec.ingest import IngestReport
+    from polyvec.reports import IngestReport
     from polyvec.types import WriteReport
 
 

@@ -4,12 +4,12 @@ A document becomes chunks, a chunk one record:
 
     id        `source#number`; a source too long for an id is shortened, with its hash
     text      the chunk
-    metadata  the document's, and `_source`, `_chunk` (its number, from 0), `_start` and `_end` (where it stands
-              in the document, in characters) and `_hash` (of its text)
+    metadata  the document's, and `_source`, `_chunk` (its number, from 0), `_start` and `_end` (where it
+              stands in the document, in characters) and `_hash` (of its text)
 
-All state is in the collection, and each step can be repeated. A run asks the collection for the records of some
-chunks; writes those that are missing or differ, with the vector the collection has already where only something
-else than the text differs; and when all chunks of some documents are in place, it removes the records these
+All state is in the collection, and each step can be repeated. A run asks the collection for the records of
+some chunks; writes those that are missing or differ, with the vector that the collection has already where
+their text is not new; and when all chunks of some documents are in place, it removes the records that these
 documents have beyond them. So wherever a run is ended, another one ends in the same state.
 """
 
@@ -18,11 +18,12 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
+from itertools import islice
 from typing import Any, Final
 
 import numpy as np
@@ -45,7 +46,8 @@ from polyvec.filters import MAX_VALUES, Exists, In
 from polyvec.metadata import check_metadata, utf8_length
 from polyvec.protocol import Collection
 from polyvec.readers import Document, UnreadableDocument
-from polyvec.types import FloatArray, Metadata, Record, RecordBatch, WriteReport
+from polyvec.reports import IngestFailure, IngestPlan, IngestReport, OnProgress, Progress
+from polyvec.types import FloatArray, RecordBatch, WriteReport
 
 SOURCE: Final = "_source"
 CHUNK: Final = "_chunk"
@@ -63,113 +65,6 @@ _FATAL: Final = (
     AuthenticationError, RateLimitedError, BackendUnavailableError, BackendTimeoutError, ConfigurationError,
 )  # fmt: skip
 """Errors that no text is the reason of: the next one would meet them, too."""
-
-
-@dataclass(frozen=True, slots=True)
-class IngestFailure:
-    """A document that could not be ingested, and why; what the collection had of it may be there still."""
-
-    source: str
-    error: PolyvecError
-
-    @property
-    def reason(self) -> str:
-        """The error in words."""
-        return str(self.error)
-
-
-@dataclass(frozen=True, slots=True)
-class IngestReport:
-    """What a run did.
-
-    Attributes:
-        documents: Documents read, those that failed among them.
-        chunks: Chunks of the documents that did not fail on the way to them.
-        skipped: Chunks whose records were as they should be.
-        embedded: Texts that the embedder was asked for; equal ones that stand near each other count once.
-        reused: Records written with a vector that the collection had: their text was not new.
-        written: Records written.
-        deleted: Records removed, because their document no longer has so many chunks.
-        pruned: Records removed, because the run did not see their document (`prune=True`).
-        prune_refused: Why nothing was pruned although it was asked for; None otherwise.
-        tokens: Tokens of the embedded texts (cl100k_base).
-        failures: The documents that failed, each with its reason.
-        elapsed_s: Seconds.
-    """
-
-    documents: int = 0
-    chunks: int = 0
-    skipped: int = 0
-    embedded: int = 0
-    reused: int = 0
-    written: int = 0
-    deleted: int = 0
-    pruned: int = 0
-    prune_refused: str | None = None
-    tokens: int = 0
-    failures: tuple[IngestFailure, ...] = ()
-    elapsed_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class IngestPlan:
-    """What `ingest` would do; see `IngestReport` for what the same names mean.
-
-    Attributes:
-        documents: Documents read.
-        chunks: Their chunks.
-        skipped: Chunks that need nothing.
-        embedded: Texts to embed.
-        reused: Records to write with the vector they have.
-        deleted: Records to remove, because their document no longer has so many chunks.
-        pruned: Records to remove with `prune=True`; 0 if it was not asked for.
-        prune_refused: Why nothing would be pruned.
-        tokens: Tokens of the texts to embed (cl100k_base).
-        failures: Documents that would fail before they are embedded.
-    """
-
-    documents: int
-    chunks: int
-    skipped: int
-    embedded: int
-    reused: int
-    deleted: int
-    pruned: int
-    prune_refused: str | None
-    tokens: int
-    failures: tuple[IngestFailure, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a run is; see `IngestReport` for what the same names mean.
-
-    Attributes:
-        documents: Documents that are done: in the collection, or failed.
-        total: All documents, where that is known.
-        chunks: Chunks made so far.
-        skipped: Chunks that needed nothing.
-        embedded: Texts embedded.
-        written: Records written.
-        tokens: Tokens of the embedded texts.
-        failures: Documents that failed.
-        elapsed_s: Seconds since the start.
-        rate: Chunks written or skipped per second.
-    """
-
-    documents: int
-    total: int | None
-    chunks: int
-    skipped: int
-    embedded: int
-    written: int
-    tokens: int
-    failures: int
-    elapsed_s: float
-    rate: float
-
-
-OnProgress = Callable[[Progress], None]
 
 
 @dataclass(slots=True)
@@ -420,7 +315,7 @@ class Run:
         stored = self.collection.get(
             [piece.id for piece in window], include_vectors=False, include_text=False
         )
-        donors = {record.metadata.get(HASH): record.id for record in stored if record is not None}
+        donors = {str(record.metadata.get(HASH)): record.id for record in stored if record is not None}
         changed: list[_Piece] = []
         wanted: dict[str, list[_Piece]] = {}
         for piece, record in zip(window, stored, strict=True):
@@ -464,42 +359,43 @@ class Run:
         for piece in batch:
             if piece.entry.failed:
                 self._close(piece.entry)
-        while self.writing:
-            self._settle(*self.writing.popleft())
+        self._settle_all()
         if usable:
             self.writing.append((writer.submit(self._upsert, usable), usable))
 
     def _embed(self, texts: list[str]) -> dict[str, FloatArray | PolyvecError]:
         """Return for each text its vector, or why it has none."""
         try:
-            vectors = self.embedder.embed_documents(texts)
-            if len(vectors) != len(texts):
-                raise BackendError(f"the embedder made {len(vectors)} vectors of {len(texts)} texts")
-            info = self.collection.info
-            checked = check_vectors(vectors, info.dimension, info.metric)
+            return dict(zip(texts, self._vectors(texts), strict=True))
         except _FATAL:
             raise
-        except Exception as error:  # an embedder of somebody else's may raise anything
+        except PolyvecError as error:
             self._check_model(error)
-            if len(texts) > 1:
-                middle = len(texts) // 2
-                return self._embed(texts[:middle]) | self._embed(texts[middle:])
-            if isinstance(error, PolyvecError):
+            if len(texts) == 1:
                 return {texts[0]: error}
-            problem = BackendError(f"the embedder failed: {type(error).__name__}: {error}")
-            problem.__cause__ = error
-            return {texts[0]: problem}
-        self.model_works = True
-        return dict(zip(texts, checked, strict=True))
+        middle = len(texts) // 2
+        return self._embed(texts[:middle]) | self._embed(texts[middle:])
 
-    def _check_model(self, error: Exception) -> None:
-        """Raise the error again if the embedder refuses even a harmless text: then no text is the reason."""
+    def _vectors(self, texts: list[str]) -> FloatArray:
+        try:
+            vectors = self.embedder.embed_documents(texts)
+        except PolyvecError:
+            raise
+        except Exception as error:  # an embedder of somebody else's may raise anything
+            raise BackendError(f"the embedder failed: {type(error).__name__}: {error}") from error
+        if len(vectors) != len(texts):
+            raise BackendError(f"the embedder made {len(vectors)} vectors of {len(texts)} texts")
+        checked = check_vectors(vectors, self.collection.info.dimension, self.collection.info.metric)
+        self.model_works = True
+        return checked
+
+    def _check_model(self, error: PolyvecError) -> None:
+        """Raise the error again if the embedder fails at a harmless text, too: then no text is the reason."""
         if not self.model_works:
             try:
-                self.embedder.embed_documents(["hello"])
-            except Exception:  # noqa: BLE001  # like the one before
+                self._vectors(["hello"])
+            except PolyvecError:
                 raise error from error.__cause__
-            self.model_works = True
 
     def _upsert(self, pieces: Sequence[_Piece]) -> WriteReport:
         vectors = np.stack([piece.vector for piece in pieces if piece.vector is not None])
@@ -524,13 +420,11 @@ class Run:
         try:
             report = answer.result()
         except PolyvecError as error:
-            if (
-                isinstance(error, _FATAL)
-                or not isinstance(error.report, WriteReport)
-                or not error.report.failures
-            ):
+            if isinstance(error, _FATAL) or not isinstance(error.report, WriteReport):
                 raise
             report = error.report
+            if not report.failures:
+                raise
             failed = {failure.id: failure.error for failure in report.failures}
         self.written += report.written
         for piece in pieces:
@@ -555,7 +449,7 @@ class Run:
             self._fail(entry.source, error)
 
     def _fail(self, source: str, error: PolyvecError) -> None:
-        self.failures.append(IngestFailure(source, error))
+        self.failures.append(IngestFailure(source, _without_frames(error)))
         if self.fail_fast:
             raise error
 
@@ -582,12 +476,14 @@ class Run:
             return
         theirs = In(SOURCE, tuple(settled))
         expected = sum(entry.stored if self.dry else entry.chunks for entry in settled.values())
-        if (surplus := self.collection.count(theirs) - expected) <= 0:
-            return
-        self.deleted += surplus
-        if not self.dry:
+        surplus = self.collection.count(theirs) - expected
+        if self.dry:
+            self.deleted += surplus
+        elif surplus > 0:
             pages = self.collection.scan_batches(theirs, include_text=False)
-            self.collection.delete([id for page in pages for id in _surplus(page, settled)])
+            gone = [id for page in pages for id in _surplus(page, settled)]
+            self.collection.delete(gone)
+            self.deleted += len(gone)
 
     def _prune(self) -> None:
         """Remove the records of documents that this run did not see."""
@@ -595,25 +491,23 @@ class Run:
             self.prune_refused = "something could not be read, so what is gone cannot be told from it"
         elif not self.seen:
             self.prune_refused = "no document was read (clear() empties a collection)"
+        elif self.dry:
+            self.pruned = sum(1 for _ in self._unseen())
         else:
-            while len(gone := self._unseen()) == PRUNED_AT_ONCE and not self.dry:
+            more = True
+            while more:  # a pass first, then its deletions: these could hide records from the scan
+                gone = list(islice(self._unseen(), PRUNED_AT_ONCE))
                 self.collection.delete(gone)
                 self.pruned += len(gone)
-            if gone and not self.dry:
-                self.collection.delete(gone)
-            self.pruned += len(gone)
+                more = len(gone) == PRUNED_AT_ONCE
 
-    def _unseen(self) -> list[str]:
-        """Return ids of records of unseen documents, so many at once that memory stays bounded."""
-        found: list[str] = []
+    def _unseen(self) -> Iterator[str]:
+        """Yield the ids of the records of documents that this run did not see."""
         for page in self.collection.scan_batches(Exists(SOURCE), include_text=False):
             for id, metadata in zip(page.ids, page.metadatas or (), strict=True):
                 source = metadata[SOURCE]
                 if isinstance(source, str) and _key(source) not in self.seen:
-                    found.append(id)
-                    if len(found) == PRUNED_AT_ONCE:
-                        return found
-        return found
+                    yield id
 
     def _show_progress(self) -> None:
         if self.on_progress is not None:
@@ -636,6 +530,15 @@ class Run:
 
 def _key(source: str) -> bytes:
     return blake2b(source.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _without_frames(error: PolyvecError) -> PolyvecError:
+    """Return the error without the frames that it passed: they would keep their document in memory."""
+    found: BaseException | None = error
+    while found is not None:
+        found.__traceback__ = None
+        found = found.__cause__ or found.__context__
+    return error
 
 
 def _surplus(page: RecordBatch, settled: dict[str, _Entry]) -> Iterator[str]:

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sized
 from polyvec.chunking import CHUNK_TOKENS, OVERLAP_TOKENS, check_sizes
 from polyvec.embed.base import Embedder
 from polyvec.errors import CollectionNotFoundError, EmbeddingSpaceError, InvalidInputError
-from polyvec.ingest import IngestPlan, IngestReport, OnProgress, Run
+from polyvec.ingest import Run
 from polyvec.protocol import Collection, FilterLike, IndexHints, VectorStore
 from polyvec.readers import Document
+from polyvec.reports import IngestPlan, IngestReport, OnProgress
 from polyvec.types import Index, Match, Metric
 
 
@@ -44,7 +45,7 @@ class Pipeline:
         check_sizes(chunk_tokens, overlap_tokens)
         if chunk_tokens > embedder.max_tokens:
             raise InvalidInputError(
-                f"chunk_tokens is {chunk_tokens}, but {embedder.space} reads {embedder.max_tokens} tokens at most"
+                f"chunk_tokens is {chunk_tokens}, but {embedder.space} reads at most {embedder.max_tokens}"
             )
         space, stored = embedder.space, collection.info.embedding
         if stored is None:

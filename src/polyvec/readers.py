@@ -1,7 +1,7 @@
 """Documents from files: text, Markdown, JSON lines and CSV.
 
-A file or a row that cannot be read is no end: it is passed on as a document whose `text` raises the reason, so that
-a pipeline reports it, like any other document that it cannot use, and goes on.
+A file or a row that cannot be read is no end: it is passed on as a document whose `text` raises the reason,
+so that a pipeline reports it, like any other document that it cannot use, and goes on.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from polyvec.config import suggest
 from polyvec.errors import InvalidInputError, PolyvecError, shown
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +47,7 @@ class UnreadableDocument(Document):
     """A document that could not be read: its `text` raises `error`."""
 
     __slots__ = ("error",)
+    error: PolyvecError
 
     def __init__(self, source: str, error: PolyvecError) -> None:
         object.__setattr__(self, "source", source)
@@ -52,7 +55,7 @@ class UnreadableDocument(Document):
         object.__setattr__(self, "error", error)
 
     @property
-    def text(self) -> str:  # type: ignore[override]  # a field of the base
+    def text(self) -> str:
         """Raise the reason why there is no text."""
         raise self.error
 
@@ -125,7 +128,7 @@ def _check_pattern(name: str) -> None:
             raise InvalidInputError(f"{name}: unknown kind of file {path.suffix!r}; known are {known}")
     elif not glob.has_magic(name):
         raise InvalidInputError(f"{name}: there is no such file or folder")
-    elif next(glob.iglob(name, recursive=True), None) is None:
+    elif next(glob.iglob(name, recursive=True), None) is None:  # noqa: PTH207  # a Path has no magic
         raise InvalidInputError(f"{name}: nothing matches")
 
 
@@ -160,7 +163,7 @@ def _files(name: str) -> Iterator[Path | UnreadableDocument]:
             yield from (Path(folder, name) for name in sorted(files) if not name.startswith("."))
         yield from (_unreadable(Path(error.filename), error) for error in errors)
     else:
-        for found in sorted(glob.iglob(name, recursive=True)):
+        for found in sorted(glob.iglob(name, recursive=True)):  # noqa: PTH207
             if Path(found).is_file():
                 yield Path(found)
 
@@ -194,7 +197,7 @@ def _read_jsonl(path: Path, fields: _Fields) -> Iterator[Document]:
         for number, line in enumerate(file, 1):
             if line.strip():
                 place = f"{path.as_posix()}#{number}"
-                yield _row(place, lambda line=line: json.loads(line.decode("utf-8-sig")), fields)
+                yield _row(place, _parse_line, line, fields)
 
 
 def _read_csv(path: Path, fields: _Fields) -> Iterator[Document]:
@@ -209,32 +212,34 @@ def _read_csv(path: Path, fields: _Fields) -> Iterator[Document]:
                 f"{', '.join(columns) or 'none'}"
             )
         for number, row in enumerate(rows, 1):
-            yield _row(f"{path.as_posix()}#{number}", lambda row=row: _same_length(row), fields)
+            yield _row(f"{path.as_posix()}#{number}", _same_length, row, fields)
 
 
-def _same_length(row: dict[str | None, Any]) -> dict[str | None, Any]:
+def _parse_line(line: bytes) -> Any:
+    return json.loads(line.decode("utf-8-sig"))
+
+
+def _same_length(row: dict[str | Any, str | Any]) -> dict[str | Any, str | Any]:
     if None in row or None in row.values():  # DictReader's marks of too many and too few fields
         raise InvalidInputError("it has not as many fields as the header")
     return row
 
 
-def _row(place: str, load: Callable[[], Any], fields: _Fields) -> Document:
+def _row(place: str, parse: Callable[[T], Any], raw: T, fields: _Fields) -> Document:
     """Return the document of a row, or one that says what is wrong with the row."""
     source = place
     try:
-        row = load()
+        row = parse(raw)
         if not isinstance(row, dict):
-            raise InvalidInputError(f"expected an object, not {shown(row)}")  # noqa: TRY301  # reported below
+            raise InvalidInputError(f"expected an object, not {shown(row)}")
         found = row.pop(fields.id, None)
         if found not in (None, ""):
             if not isinstance(found, str | int) or isinstance(found, bool):
-                raise InvalidInputError(  # noqa: TRY301
-                    f"field {fields.id!r} must be a str or an int, not {shown(found)}"
-                )
+                raise InvalidInputError(f"field {fields.id!r} must be a str or an int, not {shown(found)}")
             source = str(found)
         if not isinstance(text := row.pop(fields.text, None), str):
             what = "is missing" if text is None else f"must be a str, not {shown(text)}"
-            raise InvalidInputError(f"field {fields.text!r} {what}")  # noqa: TRY301
+            raise InvalidInputError(f"field {fields.text!r} {what}")
         return Document(
             source, text, {key: _converted(key, value, fields.types) for key, value in row.items()}
         )

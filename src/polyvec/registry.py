@@ -38,6 +38,7 @@ class Adapter:
         driver: Modules that must be installed.
         requires: What `pip install` needs for the driver, e.g. "polyvec[qdrant]".
         examples: URLs, each with what it opens.
+        tested: The engines that its tests run on, with their versions, for the support table.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Adapter:
     driver: tuple[str, ...] = ()
     requires: str = "polyvec"
     examples: Mapping[str, str]
+    tested: str = ""
 
     @property
     def installed(self) -> bool:

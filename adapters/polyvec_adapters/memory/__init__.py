@@ -22,6 +22,7 @@ ADAPTER = Adapter(
     ),
     config=StoreConfig,
     store="polyvec_adapters.memory.store:MemoryStore",
+    tested="in this process",
     examples={
         "memory://": "a store of its own",
         "memory://name": "the store of that name, shared within the process",

@@ -239,9 +239,10 @@ def lines(values: Mapping[str, Any]) -> str:
     )
 
 
-def shown_metadata(metadata: Metadata) -> str:
-    """Return metadata for people: without the keys that polyvec keeps for itself."""
-    return lines({key: value for key, value in plain_metadata(metadata).items() if not key.startswith("_")})
+def shown_metadata(metadata: Metadata, *, everything: bool = False) -> str:
+    """Return metadata for people; without the keys that polyvec keeps for itself, unless all are wanted."""
+    plain = plain_metadata(metadata)
+    return lines({key: value for key, value in plain.items() if everything or not key.startswith("_")})
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -252,14 +253,18 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def print_table(
-    headers: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()
+    headers: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    right: Sequence[str] = (),
+    ruled: bool = False,
 ) -> None:
-    """Print a table on stdout; the columns named in `right` hold numbers."""
+    """Print a table on stdout; the columns named in `right` hold numbers, and cells may have many lines."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, show_lines=ruled)
     for header in headers:
         table.add_column(header, justify="right" if header in right else "left", overflow="fold")
     for row in rows:

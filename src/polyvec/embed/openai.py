@@ -4,8 +4,8 @@ Limits: https://platform.openai.com/docs/api-reference/embeddings/create (and th
 `openai.resources.embeddings.Embeddings.create`, openai 3.57). Error codes as seen in
 https://github.com/langchain-ai/langchain/issues/31227.
 
-The SDK's own retries are off. It would try again after `insufficient_quota`, which waiting does not cure, and give
-up at a `Retry-After` above two minutes; and polyvec's `RetryPolicy` is what the stores use, too.
+The SDK's own retries are off. It would try again after `insufficient_quota`, which waiting does not cure, and
+give up at a `Retry-After` above two minutes; and polyvec's `RetryPolicy` is what the stores use, too.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ class _RequestTooLargeError(BackendError):
 class OpenAIEmbedder(BaseEmbedder):
     """Vectors from OpenAI, or from a server that is compatible with it (`base_url`).
 
-    A text longer than an input may be is cut, and its vector is the average of its parts' vectors, weighted by
-    their tokens and scaled to length 1.
+    A text longer than an input may be is cut, and its vector is the average of its parts' vectors, weighted
+    by their tokens and scaled to length 1.
     """
 
     def __init__(
@@ -91,8 +91,8 @@ class OpenAIEmbedder(BaseEmbedder):
 
         Args:
             model: The provider's name of the model.
-            dimensions: Ask for shorter vectors; None is the model's own length. It is sent only if it is given.
-            base_url: Where the server is; None is `OPENAI_BASE_URL` or OpenAI itself.
+            dimensions: Ask for shorter vectors; None is the model's own length, and then nothing is asked.
+            base_url: Where the server is; None is `OPENAI_BASE_URL`, or OpenAI itself.
             api_key: None is `OPENAI_API_KEY`; a server of one's own may need none.
             timeout_s: For one request.
             concurrency: Most requests under way at once.
@@ -145,7 +145,7 @@ class OpenAIEmbedder(BaseEmbedder):
 
     @property
     def space(self) -> EmbeddingSpace:
-        """See `Embedder.space`; a model that polyvec does not know is asked for a vector to see its length."""
+        """See `Embedder.space`; a model that polyvec does not know is asked for one vector to measure it."""
         if self._dimensions is None:
             self._embed_request([Piece(0, " ", 1)], Event())
         assert self._dimensions is not None  # noqa: S101  # known from the answer
@@ -194,8 +194,11 @@ class OpenAIEmbedder(BaseEmbedder):
                 raise CancelledError
             return self._send(pieces)
 
+        def pause(seconds: float) -> None:
+            stop.wait(seconds)
+
         try:
-            return self._retry.run(attempt, sleep=stop.wait)
+            return self._retry.run(attempt, sleep=pause)
         except _RequestTooLargeError:
             if len(pieces) == 1:
                 raise
@@ -204,10 +207,9 @@ class OpenAIEmbedder(BaseEmbedder):
         return np.concatenate(halves)
 
     def _send(self, pieces: Sequence[Piece]) -> FloatArray:
+        inputs: Any = [piece.content for piece in pieces]  # all of one kind, which their type does not say
         try:
-            response = self._client.embeddings.create(
-                model=self.model, input=[piece.content for piece in pieces], **self._parameters
-            )
+            response = self._client.embeddings.create(model=self.model, input=inputs, **self._parameters)
             vectors = _vectors(response, len(pieces))
         except PolyvecError:
             raise

@@ -1,0 +1,1 @@
+"""polyvec beside the native clients: `python -m benchmarks`."""

@@ -1,0 +1,142 @@
+"""The same work, done by polyvec and by the simplest code that a vendor's own documentation shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import polyvec
+from polyvec import F
+from polyvec.types import FloatArray, RecordBatch
+
+
+class Subject(NamedTuple):
+    """What is timed: loading everything, one query, one filtered query (year >= 2020)."""
+
+    load: Callable[[], None]
+    query: Callable[[Any], Sequence[str]]
+    filtered: Callable[[Any], Sequence[str]]
+
+
+def metadata(row: int) -> dict[str, Any]:
+    """Return the metadata of a record: five keys, all of kinds that every engine has."""
+    return {
+        "year": 2000 + row % 26,
+        "lang": ("en", "ko", "de")[row % 3],
+        "draft": row % 2 == 0,
+        "score": row / 7,
+        "author": f"author {row % 100}",
+    }
+
+
+class Data(NamedTuple):
+    """10,000 x 512 or as asked."""
+
+    ids: list[str]
+    vectors: FloatArray
+    texts: list[str]
+    metadatas: list[dict[str, Any]]
+
+    @classmethod
+    def of(cls, vectors: FloatArray) -> Data:
+        rows = range(len(vectors))
+        texts = [f"passage {row} of the benchmark, some words long" for row in rows]
+        return cls([f"id-{row}" for row in rows], vectors, texts, [metadata(row) for row in rows])
+
+    def parts(self, size: int) -> Iterator[slice]:
+        for start in range(0, len(self.ids), size):
+            yield slice(start, start + size)
+
+
+def through_polyvec(url: str, data: Data) -> Iterator[Subject]:
+    """Time polyvec on any store."""
+    with polyvec.connect(url, timeout_s=600.0) as store:
+        collection = store.create_collection("bench", data.vectors.shape[1], "cosine")
+        yield Subject(
+            lambda: (collection.upsert(RecordBatch(*data)), None)[1],
+            lambda vector: [match.id for match in collection.query(vector)],
+            lambda vector: [match.id for match in collection.query(vector, filter=F("year") >= 2020)],
+        )
+
+
+def through_chromadb(client: Any, data: Data) -> Iterator[Subject]:
+    """Time chromadb as its documentation shows it: documents, metadatas and embeddings, batch by batch."""
+    from chromadb.api.types import QueryResult
+
+    # ef as polyvec chooses it, so that both search equally well
+    configuration = {"hnsw": {"space": "cosine", "ef_construction": 200, "ef_search": 200}}
+    collection = client.create_collection("bench", configuration=configuration, embedding_function=None)
+
+    def load() -> None:
+        for part in data.parts(1000):
+            collection.upsert(
+                ids=data.ids[part],
+                embeddings=data.vectors[part],
+                documents=data.texts[part],
+                metadatas=data.metadatas[part],
+            )
+
+    def ids(found: QueryResult) -> Sequence[str]:
+        return found["ids"][0]
+
+    yield Subject(
+        load,
+        lambda vector: ids(collection.query(query_embeddings=[vector], n_results=10)),
+        lambda vector: ids(
+            collection.query(query_embeddings=[vector], n_results=10, where={"year": {"$gte": 2020}})
+        ),
+    )
+
+
+def through_qdrant_client(client: Any, data: Data) -> Iterator[Subject]:
+    """Time qdrant-client as its documentation shows it: points with payloads, batch by batch."""
+    from qdrant_client import models
+
+    size = data.vectors.shape[1]
+    client.create_collection(
+        "bench", vectors_config=models.VectorParams(size=size, distance=models.Distance.COSINE)
+    )
+    recent = models.Filter(must=[models.FieldCondition(key="year", range=models.Range(gte=2020))])
+
+    def load() -> None:
+        for part in data.parts(500):
+            rows = range(*part.indices(len(data.ids)))
+            client.upsert(
+                "bench",
+                [
+                    models.PointStruct(
+                        id=row,
+                        vector=data.vectors[row].tolist(),
+                        payload={"text": data.texts[row], **data.metadatas[row]},
+                    )
+                    for row in rows
+                ],
+            )
+
+    def query(vector: Any, filter: Any = None) -> list[str]:
+        found = client.query_points("bench", query=vector.tolist(), query_filter=filter, limit=10)
+        return [data.ids[point.id] for point in found.points]
+
+    yield Subject(load, query, lambda vector: query(vector, recent))
+
+
+@contextmanager
+def subject(name: str, *, native: bool, folder: Path, data: Data) -> Iterator[Subject]:
+    """Give the subject of a backend, on an empty database in `folder`."""
+    match name, native:
+        case "chroma", True:
+            import chromadb
+
+            runs = through_chromadb(chromadb.PersistentClient(str(folder)), data)
+        case "qdrant", True:
+            from qdrant_client import QdrantClient
+
+            runs = through_qdrant_client(QdrantClient(path=str(folder)), data)
+        case _, False:
+            url = "memory://" if name == "memory" else f"{name}:{folder}"
+            runs = through_polyvec(url, data)
+        case _:
+            raise SystemExit(f"no native client is written down for {name}")
+    yield from runs
