@@ -128,7 +128,7 @@ class _Splitter:
             cut, chunk = found
             chunks.append(chunk)
             fresh, clean = self._skip_spaces(cut.position), cut.clean
-            start = min(fresh, self._overlap_start(start, cut))
+            start = self._overlap_start(start, cut, fresh)
         return chunks
 
     def _chunk(self, start: int, text: str, tokens: int) -> Chunk:
@@ -181,12 +181,12 @@ class _Splitter:
             return _Cut(character, clean=False)
         return None if start < fresh else _Cut(most, clean=False)
 
-    def _overlap_start(self, start: int, cut: _Cut) -> int:
-        """Return where the chunk after one from `start` to `cut` starts: there, or a little earlier."""
+    def _overlap_start(self, start: int, cut: _Cut, fresh: int) -> int:
+        """Return where the chunk after one from `start` to `cut` starts: at `fresh`, or a little earlier."""
         stop = cut.position
         tokens = int(self.token_ends.searchsorted(stop, "right"))
         if not self.overlap or tokens <= self.overlap:
-            return stop
+            return fresh
         least = max(start + 1, self._token_end(tokens - self.overlap))
         if cut.clean:
             found = bisect_left(self.stops, least)
@@ -195,7 +195,7 @@ class _Splitter:
             spaces = (at for at in range(least, stop) if self.text[at].isspace())
             characters = (at for at in self._characters(start, stop) if at >= least)
             earliest = next(spaces, None) or next(characters, stop)
-        return self._skip_spaces(earliest)
+        return min(fresh, self._skip_spaces(earliest))
 
     def _characters(self, start: int, most: int) -> list[int]:
         """Return where the characters that a reader sees end, from `start` to `most`, ascending."""

@@ -297,7 +297,7 @@ def _find() -> Path | None:
         try:
             if project.is_file() and "polyvec" in tomllib.loads(project.read_text("utf-8")).get("tool", {}):
                 return project
-        except (OSError, ValueError):
+        except (OSError, ValueError, TypeError):
             continue  # another tool's file, and another tool's problem
     return None
 
@@ -343,6 +343,7 @@ def store_options(name: str, configuration: Configuration) -> tuple[StoreUrl, di
     if not isinstance(options.get("url"), str):
         raise ConfigurationError(f"{where}: stores.{name} has no url")
     url = parse_url(options.pop("url"))
-    if configuration.source is not None and url.path and not url.hosts:
+    # a path that begins with a colon is none: qdrant::memory:
+    if configuration.source is not None and url.path and url.path[0] != ":" and not url.hosts:
         url = dataclasses.replace(url, path=str(configuration.source.parent / url.path))
     return url, options

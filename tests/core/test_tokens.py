@@ -7,6 +7,7 @@ import operator
 import re
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
+from hashlib import blake2b
 from typing import Any
 
 import pytest
@@ -107,7 +108,7 @@ def test_conditions_on_what_a_record_has(
     inside = [item for value in metadata.values() for item in (value if isinstance(value, list) else [value])]
     literals = [literal, *(value for value in inside if scalar_key(value) is not None)]
     for asked, value in itertools.product([key, *metadata], literals):
-        leaves = [Exists(asked), *(kind(asked, value) for kind in (Eq, Ne, Contains))]
+        leaves: list[Filter] = [Exists(asked), *(kind(asked, value) for kind in (Eq, Ne, Contains))]
         leaves += [kind(asked, tuple(literals)) for kind in (In, NotIn, ContainsAny, ContainsAll)]
         if not isinstance(value, bool | str):
             leaves += [kind(asked, value) for kind in (Lt, Lte, Gt, Gte)]
@@ -182,7 +183,7 @@ def test_a_token_is_made_from_what_it_says(monkeypatch: pytest.MonkeyPatch) -> N
     from polyvec import tokens as module
 
     seen: dict[bytes, tuple[str, str, object]] = {}
-    digest = module.blake2b
+    digest = blake2b
 
     def spy(message: bytes, *, digest_size: int) -> Any:
         seen[message] = parts
@@ -217,13 +218,21 @@ def test_tokens_follow_equality() -> None:
 
 def test_the_cache_does_not_mix_kinds() -> None:
     """`lru_cache` takes 1, 1.0 and True for one key; the tokens must not."""
-    for first, second in itertools.permutations([True, 1, "1", "True"], 2):
+    alike: list[Any] = [True, 1, "1", "True"]
+    for first, second in itertools.permutations(alike, 2):
         assert scalar_token("cache", first) != scalar_token("cache", second)
     assert scalar_token("k", "x" * 10_000) == scalar_token("k", "x" * 10_000)
 
 
 def test_the_form_of_a_token() -> None:
-    metadata = {"a": 1, "b": ["x", "x", None, ["y"]], "c": None, "d": {"e": 1}, "f": [], "🙂" * 32: "\0" * 1000}
+    metadata = {
+        "a": 1,
+        "b": ["x", "x", None, ["y"]],
+        "c": None,
+        "d": {"e": 1},
+        "f": [],
+        "🙂" * 32: "\0" * 1000,
+    }
     tokens = record_tokens(metadata)
     assert all(re.fullmatch("[0-9a-f]{32}", token) for token in tokens)
     assert set(tokens) == {
@@ -295,7 +304,10 @@ def test_compile_filter() -> None:
         (Lte("k", 2.5), InRange(companion_field("n", "k"), "lte", 2.5)),
         (Gt("k", at), InRange(companion_field("d", "k"), "gt", 1_714_521_600_000_000)),
         (Gte("k", at), InRange(companion_field("d", "k"), "gte", 1_714_521_600_000_000)),
-        (Not(Or((Eq("k", 1), Exists("l")))), Not(Or((compile_filter(Eq("k", 1)), compile_filter(Exists("l")))))),
+        (
+            Not(Or((Eq("k", 1), Exists("l")))),
+            Not(Or((compile_filter(Eq("k", 1)), compile_filter(Exists("l"))))),
+        ),
         (NEVER, NEVER),
     ]
     for filter, expected in cases:

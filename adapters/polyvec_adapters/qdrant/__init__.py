@@ -34,6 +34,8 @@ class QdrantConfig(StoreConfig):
             raise ConfigurationError(
                 "qdrant: give one host; any node of a cluster, or its load balancer, answers for all of it"
             )
+        if not self.url.hosts and self.prefer_grpc:
+            raise ConfigurationError("qdrant: prefer_grpc needs a server; local mode has no transport")
         if not self.url.hosts and not self.url.path:
             raise ConfigurationError(f"qdrant: say where the store is: {', '.join(EXAMPLES)}")
 

@@ -22,12 +22,9 @@ def to_native(filter: Filter) -> models.Condition:
 
 def within(namespace: str, filter: Filter | None) -> models.Filter:
     """Return the condition for a normalised filter, None for every record, inside a namespace."""
-    must: list[models.Condition] = [
-        models.FieldCondition(key=NAMESPACE, match=models.MatchValue(value=namespace))
-    ]
-    if filter is not None:
-        must.append(to_native(filter))
-    return models.Filter(must=must)
+    inside = models.FieldCondition(key=NAMESPACE, match=models.MatchValue(value=namespace))
+    # local mode evaluates from left to right, and the namespace is what most records are in
+    return models.Filter(must=[inside] if filter is None else [to_native(filter), inside])
 
 
 def range_fields(filter: Filter | None) -> list[str]:

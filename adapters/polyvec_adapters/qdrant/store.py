@@ -4,40 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import ipaddress
-import json
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import grpc
-import httpx
 import numpy as np
 from qdrant_client import QdrantClient, models
-from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
-from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+from qdrant_client.http.exceptions import UnexpectedResponse
 
 from polyvec import scores, spec
 from polyvec.base import BaseCollection, BaseVectorStore, Fields, Hits
 from polyvec.config import StoreConfig
 from polyvec.errors import (
-    AuthenticationError,
     BackendError,
-    BackendTimeoutError,
-    BackendUnavailableError,
-    CollectionExistsError,
     CollectionNotFoundError,
     ForeignCollectionError,
     PolyvecError,
-    RateLimitedError,
     UnsupportedOperationError,
 )
 from polyvec.filters import Filter
 from polyvec.registry import Adapter
 from polyvec.tokens import companion_field
 from polyvec.types import CollectionSpec, FlatIndex, FloatArray, HnswIndex, Metadata, Metric, RecordBatch
-from polyvec_adapters.qdrant import QdrantConfig, filters, records
+from polyvec_adapters.qdrant import QdrantConfig, errors, filters, records
+from polyvec_adapters.qdrant.connect import Local, client_options
 
 T = TypeVar("T")
 
@@ -45,7 +35,7 @@ SPEC_KEY: Final = "polyvec"
 """Key of the spec in a collection's own metadata."""
 
 OLDEST_SERVER: Final = (1, 16)
-"""The first with collection metadata: https://github.com/qdrant/qdrant/releases/tag/v1.16.0."""
+"""The first with metadata of collections, and with ACORN: https://qdrant.tech/blog/qdrant-1.16.x/."""
 
 DEFAULT_INDEX: Final = HnswIndex()
 
@@ -61,69 +51,6 @@ _SCORES: Final = {
 }
 _COMPANIONS: Final = {"int": "n", "float": "n", "datetime": "d"}
 _LOCAL_REASON: Final = "the driver's local mode compares with every vector; a server builds graphs"
-
-
-class Local:
-    """The driver's local mode in one directory, or in memory.
-
-    It is not safe for threads (https://github.com/qdrant/qdrant-client/issues/367), and only one client may
-    open a directory, so the stores of a process share one and take turns.
-
-    Attributes:
-        client: The driver's client.
-        lock: Held during every call of it.
-        namespaces: For each collection that was read, the namespaces that it may hold. Evaluating a
-            condition takes Python ten times as long as the search itself, so one that holds for every
-            record is better left out.
-    """
-
-    _open: Final[dict[str, Local]] = {}
-    _guard: Final = threading.Lock()
-
-    def __init__(self, path: str | None) -> None:
-        self.path = path
-        self.users = 1
-        self.lock = threading.RLock()
-        self.namespaces: dict[str, set[str]] = {}
-        self.client = (
-            QdrantClient(":memory:")
-            if path is None
-            else QdrantClient(path=path, force_disable_check_same_thread=True)
-        )
-
-    @classmethod
-    def open(cls, path: str) -> Local:
-        """Return the one of this directory, or a new one for `:memory:`."""
-        if path == ":memory:":
-            return cls(None)
-        key = str(Path(path).resolve())
-        with cls._guard:
-            if key in cls._open:
-                cls._open[key].users += 1
-            else:
-                cls._open[key] = cls(key)
-            return cls._open[key]
-
-    def close(self) -> None:
-        """Close the client once its last user is gone."""
-        with self._guard, self.lock:
-            self.users -= 1
-            if self.users == 0:
-                self.client.close()
-                if self.path is not None:
-                    del self._open[self.path]
-
-    def only(self, collection: str, namespace: str) -> bool:
-        """Return whether every record of the collection is in this namespace."""
-        if collection not in self.namespaces:
-            found = self.client.facet(collection, records.NAMESPACE, limit=2)
-            self.namespaces[collection] = {str(hit.value) for hit in found.hits}
-        return self.namespaces[collection] <= {namespace}
-
-    def wrote(self, collection: str, namespace: str) -> None:
-        """Take note of a write."""
-        if collection in self.namespaces:
-            self.namespaces[collection].add(namespace)
 
 
 class QdrantStore(BaseVectorStore):
@@ -164,7 +91,7 @@ class QdrantStore(BaseVectorStore):
             self._client = self.local.client
             return
         with contextlib.ExitStack() as cleanup:
-            self._client = _connect(self.config)
+            self._client = QdrantClient(**client_options(self.config))
             cleanup.callback(self._client.close)
             version = self._do_version()
             if tuple(map(int, version.split(".")[:2])) < OLDEST_SERVER:
@@ -192,13 +119,7 @@ class QdrantStore(BaseVectorStore):
             )
             if self.local is not None:
                 self.local.namespaces[name] = set()
-        hinted = [
-            field
-            for key, kind in spec_.indexes.items()
-            if kind in _COMPANIONS
-            for field in filters.companion_fields(companion_field(_COMPANIONS[kind], key))
-        ]
-        self.create_indexes(name, hinted)
+        self.create_indexes(name, range_indexes(spec_))
 
     def create_indexes(self, name: str, ranges: Iterable[str]) -> None:
         """Index the payload fields that every filter uses, and these that ranges use.
@@ -262,7 +183,7 @@ class QdrantStore(BaseVectorStore):
         return QdrantCollection(self, spec)
 
     def _translate(self, error: Exception) -> PolyvecError | None:
-        return translate(error)
+        return errors.translate(error)
 
 
 class QdrantCollection(BaseCollection):
@@ -301,24 +222,33 @@ class QdrantCollection(BaseCollection):
     def _do_query(
         self, vectors: FloatArray, *, limit: int, filter: Filter | None, exact: bool, fields: Fields
     ) -> list[Hits]:
-        rows, _ = records.encode_vectors(vectors, self.spec.metric)
+        rows = records.encode_vectors(vectors, self.spec.metric)[0].tolist()
+        found = self._search(rows, limit, filter, fields, exact=exact)
+        # under a filter the graph may fall apart, and a search ends where its part does
+        # (https://github.com/qdrant/qdrant/issues/3094): see whether there is really no more
+        short = [row for row, points in enumerate(found) if len(points) < limit]
+        if short and filter is not None and self._searches_graph(exact=exact):
+            again = self._search([rows[row] for row in short], limit, filter, fields, exact=True)
+            for row, points in zip(short, again, strict=True):
+                found[row] = points
+        return [self._hits(points, fields) for points in found]
 
+    def _search(
+        self, rows: list[list[float]], limit: int, filter: Filter | None, fields: Fields, *, exact: bool
+    ) -> list[list[models.ScoredPoint]]:
         def ask(client: QdrantClient) -> list[models.QueryResponse]:
-            within = self._within(filter)
-            requests = [
-                models.QueryRequest.model_construct(
-                    query=row,
-                    filter=within,
-                    params=self._params(exact=exact),
-                    limit=limit,
-                    with_payload=self._payload(fields),
-                    with_vector=fields.vectors,
-                )
-                for row in rows.tolist()
-            ]
+            shared: dict[str, Any] = {
+                "filter": self._within(filter),
+                "params": self._params(filter, exact=exact),
+                "limit": limit,
+                "with_payload": self._payload(fields),
+                "with_vector": fields.vectors,
+            }
+            # constructed, since the driver would check each float of the vector
+            requests = [models.QueryRequest.model_construct(query=row, **shared) for row in rows]
             return client.query_batch_points(self.native, requests)
 
-        return [self._hits(answer.points, fields) for answer in self._ask(filter, ask)]
+        return [answer.points for answer in self._ask(filter, ask)]
 
     def _do_count(self, filter: Filter | None) -> int:
         return self._ask(
@@ -343,23 +273,16 @@ class QdrantCollection(BaseCollection):
         return self._decode(found, fields), following
 
     def _do_set_metadata(self, ids: list[str], metadatas: Sequence[Metadata]) -> None:
-        points = [records.point_id(self.namespace, id) for id in ids]
+        points = (records.point_id(self.namespace, id) for id in ids)
+        payloads = dict(zip(points, map(records.metadata_payload, metadatas), strict=True))
         with self.store.session() as client:
-            # a record may have been deleted meanwhile, and setting the payload of a point that is not there
-            # is an error, unless a filter chooses it; which in local mode looks at every point, so ask first
-            if self.store.local is not None:
-                there = {point.id for point in client.retrieve(self.native, points, with_payload=False)}
-            operations = [
-                models.SetPayloadOperation(
-                    set_payload=models.SetPayload(
-                        payload=records.metadata_payload(metadata), filter=_has_id(point)
-                    )
-                    if self.store.local is None
-                    else models.SetPayload(payload=records.metadata_payload(metadata), points=[point])
-                )
-                for point, metadata in zip(points, metadatas, strict=True)
-                if self.store.local is None or point in there
-            ]
+            # a record may be gone by now, and to set the payload of a point that is not there is an error,
+            # unless a filter chooses it; but in local mode a filter looks at every point
+            if self.store.local is None:
+                operations = [_set(payload, filter=_has_id(point)) for point, payload in payloads.items()]
+            else:
+                there = client.retrieve(self.native, list(payloads), with_payload=False)
+                operations = [_set(payloads[str(point.id)], points=[point.id]) for point in there]
             if operations:
                 client.batch_update_points(self.native, operations, wait=True)
 
@@ -379,7 +302,9 @@ class QdrantCollection(BaseCollection):
 
     def _do_explain(self, filter: Filter | None, *, limit: int, exact: bool) -> tuple[Any, tuple[str, ...]]:
         request = models.QueryRequest(
-            filter=filters.within(self.namespace, filter), params=self._params(exact=exact), limit=limit
+            filter=filters.within(self.namespace, filter),
+            params=self._params(filter, exact=exact),
+            limit=limit,
         )
         notes = ["The namespace is a condition on the payload field 'ns'."]
         if filter is not None:
@@ -406,19 +331,36 @@ class QdrantCollection(BaseCollection):
             with self.store.session() as client:
                 return request(client)
         except (UnexpectedResponse, grpc.RpcError) as error:
-            if "Index required but not found" not in reason(error):
+            if "Index required but not found" not in errors.reason(error):
                 raise
         self.store.create_indexes(self.native, filters.range_fields(filter))
         with self.store.session() as client:
             return request(client)
 
-    def _params(self, *, exact: bool) -> models.SearchParams | None:
-        index = self.spec.index or DEFAULT_INDEX
+    def _searches_graph(self, *, exact: bool) -> bool:
+        return not exact and self.store.local is None and not isinstance(self.spec.index, FlatIndex)
+
+    def _params(self, filter: Filter | None, *, exact: bool) -> models.SearchParams | None:
         if self.store.local is not None:
             return None  # it is always exact, and warns
-        if isinstance(index, FlatIndex):
+        if not self._searches_graph(exact=exact):
             return models.SearchParams(exact=True)
-        return models.SearchParams(hnsw_ef=index.ef_search, exact=exact)
+        index = self.spec.index or DEFAULT_INDEX
+        assert isinstance(index, HnswIndex)
+        return models.SearchParams(
+            hnsw_ef=index.ef_search, acorn=None if filter is None else self._acorn(filter)
+        )
+
+    def _acorn(self, filter: Filter) -> models.AcornSearchParams:
+        """Let the search step over records that the filter leaves out, where it leaves out many.
+
+        Else two joined conditions that each hold for a fifth of the records find one of a hundred of the
+        right ones (https://qdrant.tech/blog/qdrant-1.16.x/; run on qdrant-edge 0.9). How many a filter
+        leaves out the engine does not know where a range has no index, so then the answer is: always.
+        """
+        indexed = set(range_indexes(self.spec))
+        known = indexed.issuperset(filters.range_fields(filter))
+        return models.AcornSearchParams(enable=True, max_selectivity=None if known else 1.0)
 
     def _payload(self, fields: Fields) -> list[str]:
         return records.payload_keys(fields, self.spec.metric)
@@ -428,14 +370,25 @@ class QdrantCollection(BaseCollection):
     ) -> RecordBatch:
         return records.decode(points, fields, self.spec.dimension, self.spec.metric)
 
-    def _hits(self, points: list[models.ScoredPoint], fields: Fields) -> Hits:
+    def _hits(self, points: Sequence[models.ScoredPoint], fields: Fields) -> Hits:
         found = _SCORES[self.spec.metric]([point.score for point in points])
         if not np.isfinite(found).all():
-            raise BackendError(OVERFLOW)
+            raise BackendError(errors.OVERFLOW)
         return Hits(self._decode(points, fields), found)
 
 
-OVERFLOW: Final = "a score is beyond float32, in which Qdrant computes; scale the vectors down"
+def range_indexes(spec: CollectionSpec) -> list[str]:
+    """Return the payload fields that the hints of a collection say to index; tokens are anyway."""
+    return [
+        field
+        for key, kind in spec.indexes.items()
+        if kind in _COMPANIONS
+        for field in filters.companion_fields(companion_field(_COMPANIONS[kind], key))
+    ]
+
+
+def _set(payload: records.Payload, **target: Any) -> models.UpdateOperation:  # points or filter
+    return models.SetPayloadOperation(set_payload=models.SetPayload(payload=payload, **target))
 
 
 def _has_id(point: str) -> models.Filter:
@@ -450,117 +403,3 @@ def native_name(name: str) -> str:
 def public_name(name: str) -> str:
     """Return the name that `native_name` made this of; no name of ours begins with a tilde."""
     return name.removeprefix("~")
-
-
-# Connecting ---------------------------------------------------------------------------------------------
-
-
-def _connect(config: QdrantConfig) -> QdrantClient:
-    host = config.host
-    assert host is not None
-    headers = {} if config.key is None else {"api-key": config.key}
-    return QdrantClient(
-        host=f"[{host.name}]" if ":" in host.name else host.name,
-        port=host.port or 6333,
-        grpc_port=config.grpc_port,
-        prefer_grpc=config.prefer_grpc,
-        https=config.tls if config.tls is not None else config.key is not None and not loopback(host.name),
-        prefix=config.url.path.rstrip("/") or None,
-        # not as api_key, with which the driver warns about an unencrypted connection, wanted or not
-        headers=headers,
-        timeout=max(1, round(config.timeout_s)),
-        check_compatibility=False,
-    )
-
-
-def loopback(host: str) -> bool:
-    """Return whether the host is this machine."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-# Errors -------------------------------------------------------------------------------------------------
-
-_BY_STATUS: Final[dict[int, type[BackendError]]] = {
-    401: AuthenticationError,
-    403: AuthenticationError,
-    408: BackendTimeoutError,
-    429: RateLimitedError,
-    502: BackendUnavailableError,
-    503: BackendUnavailableError,
-    504: BackendTimeoutError,
-}
-_BY_CODE: Final[dict[grpc.StatusCode, int]] = {
-    grpc.StatusCode.UNAUTHENTICATED: 401,
-    grpc.StatusCode.PERMISSION_DENIED: 403,
-    grpc.StatusCode.NOT_FOUND: 404,
-    grpc.StatusCode.ALREADY_EXISTS: 409,
-    grpc.StatusCode.UNAVAILABLE: 503,
-    grpc.StatusCode.DEADLINE_EXCEEDED: 504,
-}
-
-
-def translate(error: Exception) -> PolyvecError | None:
-    """Return our error for one of the driver's, None for an unknown one."""
-    match error:
-        case ResourceExhaustedResponse():
-            return RateLimitedError(error.message, retry_after_s=error.retry_after_s)
-        case UnexpectedResponse():
-            return _by_status(error.status_code or 0, reason(error))
-        case ResponseHandlingException():
-            return _by_source(error.source)
-        case grpc.RpcError():
-            return _by_status(_BY_CODE.get(error.code(), 0), reason(error))
-        case ValueError() | RuntimeError():
-            return _by_text(str(error))  # local mode has no types of its own
-    return None
-
-
-def reason(error: Exception) -> str:
-    """Return what the server said."""
-    if isinstance(error, grpc.RpcError):
-        return f"{error.code().name}: {error.details()}"
-    if not isinstance(error, UnexpectedResponse):
-        return str(error)
-    text = error.content.decode(errors="replace")
-    try:
-        text = json.loads(text)["status"]["error"]
-    except (ValueError, TypeError, LookupError):
-        text = text[:300]  # of a proxy, or the plain text of a 401
-    return f"{error.status_code}: {text}"
-
-
-def _by_status(status: int, text: str) -> PolyvecError:
-    if status == 404 and "ollection" in text:  # noqa: PLR2004  # else it is not Qdrant that answers
-        return CollectionNotFoundError(text)
-    if status == 409:  # noqa: PLR2004
-        return CollectionExistsError(text)
-    if "Timeout error" in text:  # the server's own limit for a read, a 500
-        return BackendTimeoutError(text)
-    return _BY_STATUS.get(status, BackendError)(text)
-
-
-def _by_source(source: Exception | str) -> PolyvecError:
-    match source:
-        case httpx.ConnectError() | httpx.ConnectTimeout():
-            return BackendUnavailableError(f"cannot be reached: {source}")
-        case httpx.TimeoutException():
-            return BackendTimeoutError(f"no answer in time: {type(source).__name__}")
-        case httpx.TransportError():
-            return BackendUnavailableError(f"{type(source).__name__}: {source}")
-    if "score" in str(source):  # JSON has no infinity, so the server sends null
-        return BackendError(OVERFLOW)
-    return BackendError(f"the answer makes no sense: {source}")
-
-
-def _by_text(text: str) -> PolyvecError | None:
-    if "already accessed" in text:
-        return BackendUnavailableError("another process has the directory open; use a server to share it")
-    if text.startswith("Collection "):
-        if text.endswith(" not found"):
-            return CollectionNotFoundError("there is no such collection")
-        if text.endswith(" already exists"):
-            return CollectionExistsError("it exists already")
-    return None

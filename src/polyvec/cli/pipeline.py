@@ -165,18 +165,20 @@ class _Documents:
     """The documents of some paths; counted before they are read, so that the remaining time can be told."""
 
     def __init__(self, paths: list[str], text_field: str, id_field: str, types: Mapping[str, type]) -> None:
+        self.paths = paths
+        self.options: dict[str, Any] = {"text_field": text_field, "id_field": id_field, "types": types}
+        self.length = sum(1 for _ in self._read())
+
+    def _read(self, **options: Any) -> Iterator[Document]:
         from polyvec.readers import read
 
-        self._read = lambda on_skip: read(
-            *paths, text_field=text_field, id_field=id_field, types=types, on_skip=on_skip
-        )
-        self._length = sum(1 for _ in self._read(None))
+        return read(*self.paths, **self.options, **options)
 
     def __len__(self) -> int:
-        return self._length
+        return self.length
 
     def __iter__(self) -> Iterator[Document]:
-        return self._read(_say_skipped)
+        return self._read(on_skip=_say_skipped)
 
 
 def _say_skipped(path: Path, reason: str) -> None:

@@ -29,11 +29,13 @@ class LocalEmbedder(BaseEmbedder):
     max_tokens = 512
     batch_size = 64
 
-    def __init__(self, *, threads: int = 4) -> None:
+    def __init__(self, *, threads: int = 1) -> None:
         """Prepare the model; nothing is loaded yet.
 
         Args:
-            threads: Threads of the matrix products, where the package threadpoolctl is installed.
+            threads: Threads of the matrix products, where the package threadpoolctl is installed. The products
+                are small: one thread embeds 400 short texts a second, and more than there are idle cores wait
+                for each other, so that it takes many times as long.
         """
         super().__init__()
         if threads < 1:

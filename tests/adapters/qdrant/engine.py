@@ -1,9 +1,9 @@
-"""What a Qdrant server does with a request, as far as polyvec uses it, on Qdrant's own engine in this process.
+"""What a Qdrant server does with a request, as far as polyvec goes, on Qdrant's own engine in this process.
 
-`qdrant_edge` is the segment engine of the server, compiled from the same Rust code: it stores, filters, searches
-and changes what it is given exactly as a server's segment does. Around it this module does what the server does
-outside the segment: collections by name, the spec in their metadata, strict mode, refusals. It is no server:
-consensus, sharding, optimisers in the background, limits and timeouts are not here.
+`qdrant_edge` is the segment engine of the server, compiled from the same Rust code: it stores, filters and
+searches what it is given as a segment of a server does. Around it this module does what a server does around
+its segments: collections by name, the spec in their metadata, strict mode, refusals. It is no server:
+sharding, consensus, optimisers in the background, limits and timeouts are not here.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SCHEMAS = {
 }
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The server's refusal: an HTTP status and its message."""
 
     def __init__(self, status: int, message: str) -> None:
@@ -50,10 +50,10 @@ def to_edge(condition: models.Condition) -> Any:  # the stubs call the parts of 
         case models.FieldCondition(key=key, match=models.MatchValue(value=value)):
             return edge.FieldCondition(key=key, match=edge.MatchValue(value))
         case models.FieldCondition(key=key, match=models.MatchAny(any=values)):
-            return edge.FieldCondition(key=key, match=edge.MatchAny(list(values)))
+            return edge.FieldCondition(key=key, match=edge.MatchAny(values))
         case models.FieldCondition(key=key, range=models.Range() as range_):
             return edge.FieldCondition(key=key, range=edge.RangeFloat(**range_.model_dump()))
-    raise Refused(400, f"the stand-in does not know {condition!r}")
+    raise RefusedError(400, f"the stand-in does not know {condition!r}")
 
 
 def _all(conditions: Any) -> list[Any] | None:
@@ -66,7 +66,8 @@ def fields_of(condition: models.Condition) -> Iterator[tuple[str, str]]:
         yield condition.key, "keyword" if condition.match is not None else "float"
     elif isinstance(condition, models.Filter):
         for part in (condition.must, condition.should, condition.must_not):
-            for inner in part or ():  # type: ignore[union-attr]  # a list, as polyvec sends it
+            assert part is None or isinstance(part, list)
+            for inner in part or ():
                 yield from fields_of(inner)
 
 
@@ -90,12 +91,15 @@ class Engine:
     Attributes:
         version: What it says that it is.
         strict: Refuse conditions on fields without an index, as Qdrant Cloud does.
+        threshold_kb: Up to so many kilobytes of vectors it compares with each instead of using a graph; a
+            server's default. For collections that are created afterwards.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.version = "1.19.0"
         self.strict = False
+        self.threshold_kb = 10_000
         self.collections: dict[str, Kept] = {}
         self.lock = threading.RLock()
 
@@ -108,14 +112,14 @@ class Engine:
 
     def _kept(self, name: str) -> Kept:
         if name in (".", ".."):  # over gRPC the server would take it for a directory
-            raise Refused(500, "Service internal error: Directory not empty")
+            raise RefusedError(500, "Service internal error: Directory not empty")
         if name not in self.collections:
-            raise Refused(404, f"Not found: Collection `{name}` doesn't exist!")
+            raise RefusedError(404, f"Not found: Collection `{name}` doesn't exist!")
         return self.collections[name]
 
     def create(self, name: str, config: models.CreateCollection) -> None:
         if name in self.collections:
-            raise Refused(409, f"Wrong input: Collection `{name}` already exists!")
+            raise RefusedError(409, f"Wrong input: Collection `{name}` already exists!")
         params = config.vectors
         assert isinstance(params, models.VectorParams)
         hnsw = config.hnsw_config or models.HnswConfigDiff()
@@ -126,12 +130,19 @@ class Engine:
                 hnsw_config=edge.HnswIndexConfig(
                     m=16 if hnsw.m is None else hnsw.m,
                     ef_construct=hnsw.ef_construct or 100,
-                    full_scan_threshold=10_000,
+                    full_scan_threshold=self.threshold_kb,
                 ),
+                optimizers=edge.EdgeOptimizersConfig(indexing_threshold=self.threshold_kb),
                 wal_enabled=False,
             ),
         )
         self.collections[name] = Kept(config, shard)
+
+    def optimize(self, name: str) -> int:
+        """Build the graphs, as a server does in the background; return how many vectors are in one."""
+        shard = self._kept(name).shard
+        shard.optimize()
+        return shard.info().indexed_vectors_count
 
     def drop(self, name: str) -> bool:
         kept = self.collections.pop(name, None)
@@ -185,7 +196,7 @@ class Engine:
             return None
         for key, kind in fields_of(filter) if self.strict else ():
             if kept.indexed.get(key) != kind:
-                raise Refused(
+                raise RefusedError(
                     400,
                     f'Bad request: Index required but not found for "{key}" of one of the following types: '
                     f"[{kind}]. Help: Create an index for this key or use a different filter.",
@@ -197,7 +208,7 @@ class Engine:
         for point in points:
             assert isinstance(point.vector, list)
             if len(point.vector) != kept.vectors.size:
-                raise Refused(
+                raise RefusedError(
                     400,
                     f"Wrong input: Vector dimension error: expected dim: {kept.vectors.size}, "
                     f"got {len(point.vector)}",
@@ -211,7 +222,7 @@ class Engine:
     def retrieve(
         self, name: str, ids: Sequence[Any], with_payload: Any, with_vectors: Any
     ) -> list[models.Record]:
-        found = self._kept(name).shard.retrieve([str(id) for id in ids], with_payload, bool(with_vectors))
+        found = self._kept(name).shard.retrieve(_ids(ids), with_payload, bool(with_vectors))
         return [_record(point) for point in found]
 
     def query(self, name: str, request: models.QueryRequest) -> list[models.ScoredPoint]:
@@ -223,7 +234,7 @@ class Engine:
         found = kept.shard.query(
             edge.QueryRequest(
                 limit=request.limit or 10,
-                query=edge.Query.Nearest(vector),  # type: ignore[call-arg, arg-type]  # an enum in the stubs
+                query=edge.Query.Nearest(vector),
                 filter=self._filter(kept, request.filter),
                 params=edge.SearchParams(hnsw_ef=params.hnsw_ef, exact=bool(params.exact)),
                 with_payload=request.with_payload,  # type: ignore[arg-type]  # a list of keys
@@ -238,7 +249,13 @@ class Engine:
         ]
 
     def scroll(
-        self, name: str, filter: models.Filter | None, limit: int, offset: Any, with_payload: Any, vectors: Any
+        self,
+        name: str,
+        filter: models.Filter | None,
+        limit: int,
+        offset: Any,
+        with_payload: Any,
+        vectors: Any,
     ) -> tuple[list[models.Record], str | None]:
         kept = self._kept(name)
         found, following = kept.shard.scroll(
@@ -259,7 +276,7 @@ class Engine:
     def delete(self, name: str, selector: models.PointsSelector) -> None:
         kept = self._kept(name)
         operation = (
-            edge.UpdateOperation.delete_points([str(id) for id in selector.points])
+            edge.UpdateOperation.delete_points(_ids(selector.points))
             if isinstance(selector, models.PointIdsList)
             else edge.UpdateOperation.delete_points_by_filter(self._filter(kept, selector.filter))
         )
@@ -271,12 +288,16 @@ class Engine:
             native = self._filter(kept, change.filter)
             kept.shard.update(edge.UpdateOperation.set_payload_by_filter(native, change.payload))
             return
-        ids = [str(id) for id in change.points or ()]
+        ids = _ids(change.points or ())
         there = {str(point.id) for point in kept.shard.retrieve(ids)}
         for id in ids:
             if id not in there:
-                raise Refused(404, f"Not found: No point with id {id} found")
-        kept.shard.update(edge.UpdateOperation.set_payload(list(ids), change.payload))
+                raise RefusedError(404, f"Not found: No point with id {id} found")
+        kept.shard.update(edge.UpdateOperation.set_payload(ids, change.payload))
+
+
+def _ids(ids: Sequence[Any]) -> list[edge.PointId]:
+    return [str(id) for id in ids]
 
 
 def _record(point: edge.Record) -> models.Record:

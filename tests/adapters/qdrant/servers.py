@@ -1,4 +1,4 @@
-"""The two faces of `engine`: REST and gRPC, on loopback. They keep what they were sent and can be told to fail."""
+"""The two faces of `engine`, REST and gRPC, on loopback. They keep what they are sent, and fail when told."""
 
 from __future__ import annotations
 
@@ -19,10 +19,7 @@ from qdrant_client import grpc as messages
 from qdrant_client import models
 from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
 
-from tests.adapters.qdrant.engine import Engine, Refused
-
-MAX_REQUEST_BYTES = 32 * 2**20
-KEY = "the-secret-key"
+from tests.adapters.qdrant.engine import Engine, RefusedError
 
 
 @dataclass(frozen=True)
@@ -72,6 +69,7 @@ class Server:
         calls: What was asked, oldest first.
         faults: The next answers; when they are used up, right ones follow.
         key: The API key that it wants, if any.
+        max_request_bytes: Over REST, the largest body.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -80,6 +78,7 @@ class Server:
         self.calls: list[Call] = []
         self.faults: list[Fault] = []
         self.key: str | None = None
+        self.max_request_bytes = 32 * 2**20
         self.stopping = threading.Event()
 
     def named(self, name: str) -> list[Call]:
@@ -112,16 +111,25 @@ def _points(body: Any) -> list[models.PointStruct]:
     if "points" in body:
         return models.PointsList.model_validate(body).points
     batch = models.PointsBatch.model_validate(body).batch
-    payloads = batch.payloads or [None] * len(batch.ids)
     assert isinstance(batch.vectors, list)
+    assert batch.payloads is not None
     return [
-        models.PointStruct(id=id, vector=vector, payload=payload)
-        for id, vector, payload in zip(batch.ids, batch.vectors, payloads, strict=True)
+        models.PointStruct.model_validate({"id": id, "vector": vector, "payload": payload})
+        for id, vector, payload in zip(batch.ids, batch.vectors, batch.payloads, strict=True)
     ]
 
 
-def _answer(engine: Engine, call: Call) -> Any:
-    """Return the `result` of a REST request."""
+def _answer(face: Server, call: Call, size: int) -> Any:
+    """Return the body of the answer to a REST request."""
+    if size > face.max_request_bytes:
+        message = f"Payload error: JSON payload ({size} bytes) is larger than allowed"
+        raise RefusedError(400, f"{message} (limit: {face.max_request_bytes} bytes).")
+    if call.name == "GET /":
+        return {"title": "qdrant", "version": face.engine.version}
+    return {"result": _result(face.engine, call), "status": "ok", "time": 0.0}
+
+
+def _result(engine: Engine, call: Call) -> Any:
     name, body = call.collection, call.body
     match call.name:
         case "GET /collections":
@@ -149,7 +157,12 @@ def _answer(engine: Engine, call: Call) -> Any:
         case "POST /collections/{}/points/scroll":
             scroll = models.ScrollRequest.model_validate(body)
             found, following = engine.scroll(
-                name, scroll.filter, scroll.limit or 10, scroll.offset, scroll.with_payload, scroll.with_vector
+                name,
+                scroll.filter,
+                scroll.limit or 10,
+                scroll.offset,
+                scroll.with_payload,
+                scroll.with_vector,
             )
             return {"points": list(map(_dump, found)), "next_page_offset": following}
         case "POST /collections/{}/points/count":
@@ -162,7 +175,7 @@ def _answer(engine: Engine, call: Call) -> Any:
         case "POST /collections/{}/points/batch":
             operations = [_UPDATES.validate_python(operation) for operation in body["operations"]]
             return [_change(engine, name, operation) for operation in operations]
-    raise Refused(404, "")
+    raise RefusedError(404, "")
 
 
 def _change(engine: Engine, name: str, operation: Any) -> dict[str, Any]:
@@ -202,16 +215,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.respond(fault.status, fault.raw or _failure(fault.message), fault.headers)
             return
         try:
-            if len(body) > MAX_REQUEST_BYTES:
-                message = f"Payload error: JSON payload ({len(body)} bytes) is larger than allowed"
-                raise Refused(400, f"{message} (limit: {MAX_REQUEST_BYTES} bytes).")
-            if call.name == "GET /":
-                self.respond(200, json.dumps({"title": "qdrant", "version": self.face.engine.version}))
-                return
             with self.face.engine.lock:
-                result = _answer(self.face.engine, call)
-            self.respond(200, json.dumps({"result": result, "status": "ok", "time": 0.0}))
-        except Refused as refusal:
+                answer = _answer(self.face, call, len(body))
+            self.respond(200, json.dumps(answer))
+        except RefusedError as refusal:
             self.respond(refusal.status, _failure(refusal.message))
         except ValidationError as error:
             self.respond(422, _failure(f"Format error in JSON body: {error}"))
@@ -351,7 +358,7 @@ def _reply(engine: Engine, method: str, request: Any) -> Any:
             for operation in request.operations:
                 _change(engine, name, to.convert_points_update_operation(operation))
             return messages.UpdateBatchResponse(result=[_done() for _ in request.operations])
-    raise Refused(400, f"the stand-in has no {method}")
+    raise RefusedError(400, f"the stand-in has no {method}")
 
 
 def _servicer(kind: type, face: Server, rename: Mapping[str, str] | None = None) -> Any:
@@ -367,7 +374,7 @@ def _servicer(kind: type, face: Server, rename: Mapping[str, str] | None = None)
             try:
                 with face.engine.lock:
                     return _reply(face.engine, (rename or {}).get(name, name), request)
-            except Refused as refusal:
+            except RefusedError as refusal:
                 _abort(context, refusal.status, refusal.message)
 
         return ask
@@ -388,10 +395,11 @@ def over_grpc(engine: Engine) -> Iterator[Server]:
     with ThreadPoolExecutor(8) as pool:
         unlimited = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
         server = grpc.server(pool, options=unlimited)
-        messages.add_QdrantServicer_to_server(_servicer(messages.QdrantServicer, face), server)
-        messages.add_CollectionsServicer_to_server(_servicer(messages.CollectionsServicer, face), server)
+        generated: Any = messages  # without types
+        generated.add_QdrantServicer_to_server(_servicer(messages.QdrantServicer, face), server)
+        generated.add_CollectionsServicer_to_server(_servicer(messages.CollectionsServicer, face), server)
         points = _servicer(messages.PointsServicer, face, {"Get": "Get_points"})
-        messages.add_PointsServicer_to_server(points, server)
+        generated.add_PointsServicer_to_server(points, server)
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
         # nothing answers REST there

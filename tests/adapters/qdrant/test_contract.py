@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -15,7 +14,9 @@ from tests.adapters.qdrant.engine import Engine
 
 
 @pytest.fixture(scope="session", params=FACES)
-def open_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenStore]:
+def open_store(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[OpenStore]:
     engine = Engine(tmp_path_factory.mktemp("engine"))
     with FACES[request.param](engine) as face:
         yield lambda: polyvec.connect(face.url)

@@ -1,0 +1,164 @@
+"""The memory store: the reference for everything else, so it must not be changed behind its back."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+
+from polyvec import (
+    CollectionNotFoundError,
+    F,
+    FlatIndex,
+    HnswIndex,
+    Record,
+    UnsupportedOperationError,
+    connect,
+)
+from polyvec_adapters.memory.store import MemoryCollection, Space, Table
+
+
+@pytest.fixture
+def docs() -> MemoryCollection:
+    made = connect("memory://").create_collection("docs", 2)
+    assert isinstance(made, MemoryCollection)
+    return made
+
+
+def test_what_was_written_cannot_be_changed_from_outside(docs: MemoryCollection) -> None:
+    vector = np.array([1.0, 0.0], np.float32)
+    metadata: dict[str, Any] = {"k": [1]}
+    docs.upsert(Record("a", vector, "t", metadata))
+    vector[0] = 9
+    metadata["k"].append(2)
+    expected = Record("a", [1.0, 0.0], "t", {"k": [1]})
+    for _ in range(2):
+        [found] = docs.get(["a"])
+        assert found is not None
+        assert found == expected
+        found.metadata["k"].append(3)
+        found.vector[0] = 5  # type: ignore[index]
+        next(docs.scan()).metadata["k"].append(3)
+        docs.query([1, 0])[0].metadata["k"].append(3)
+        docs.query([1, 0], include_vectors=True)[0].vector[0] = 7  # type: ignore[index]
+
+
+def test_upsert_is_replace(docs: MemoryCollection) -> None:
+    docs.upsert(Record("a", [1, 0], "old", {"old": 1}))
+    docs.upsert(Record("a", [0, 1], None, {"new": 1}))
+    assert docs.get(["a"]) == [Record("a", [0, 1], None, {"new": 1})]
+    assert docs.count() == 1
+
+
+@pytest.mark.parametrize("metric", ["cosine", "dot", "euclidean"])
+def test_scores(metric: Any) -> None:
+    docs = connect("memory://").create_collection("docs", 2, metric)
+    docs.upsert([Record("a", [3, 4]), Record("b", [-3, 4]), Record("c", [0, 1])])
+    expected = {
+        "cosine": [("a", 1.0), ("c", 0.8), ("b", 0.28)],
+        "dot": [("a", 25.0), ("b", 7.0), ("c", 4.0)],
+        "euclidean": [("a", 0.0), ("c", -(18**0.5)), ("b", -6.0)],
+    }[metric]
+    found = [(match.id, match.score) for match in docs.query([3, 4])]
+    assert [id for id, _ in found] == [id for id, _ in expected]
+    assert [score for _, score in found] == pytest.approx([score for _, score in expected])
+
+
+def test_a_filtered_query_returns_as_many_as_match(docs: MemoryCollection) -> None:
+    docs.upsert([Record(f"{i}", [1, i], metadata={"k": i % 10}) for i in range(100)])
+    assert len(docs.query([1, 0], limit=10, filter=F("k") == 3)) == 10
+    assert docs.query([1, 0], filter=F("k") == 11) == []
+    assert connect("memory://").create_collection("empty", 2).query([1, 0]) == []
+
+
+def test_a_scan_is_not_disturbed_by_writes(docs: MemoryCollection) -> None:
+    docs.upsert([Record(f"{i}", [1, i]) for i in range(10)])
+    seen = []
+    for record in docs.scan(batch_size=2):
+        seen.append(record.id)
+        docs.delete([record.id])
+        docs.upsert(Record(f"new {record.id}", [1, 1]))
+    assert seen == [f"{i}" for i in range(10)]
+
+
+def test_a_handle_of_a_dropped_collection(docs: MemoryCollection) -> None:
+    docs.store.drop_collection("docs")
+    for call in (
+        docs.count,
+        docs.clear,
+        lambda: docs.query([1, 0]),
+        lambda: docs.upsert(Record("a", [1, 0])),
+    ):
+        with pytest.raises(CollectionNotFoundError, match=r"^memory: \w+\('docs'\): it was dropped$"):
+            call()
+
+
+def test_indexes() -> None:
+    store = connect("memory://")
+    store.create_collection("flat", 2, index=FlatIndex())
+    with pytest.raises(UnsupportedOperationError, match="HnswIndex: the memory store is exact"):
+        store.create_collection("graph", 2, index=HnswIndex())
+
+
+def test_a_read_never_undoes_a_write(docs: MemoryCollection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A read of a namespace that is empty yet must not put an empty one in place of what is just written."""
+    table = docs.store.tables["docs"]
+
+    class Spaces(dict[str, Space]):
+        def __missing__(self, name: str) -> Space:
+            raise AssertionError("a read made a namespace")
+
+    monkeypatch.setattr(table, "spaces", Spaces())
+    assert docs.count() == 0
+    assert docs.query([1, 0]) == []
+    assert docs.scoped("a").get(["a"]) == [None]
+    docs.scoped("a").upsert(Record("a", [1, 0]))
+    assert docs.scoped("a").count() == 1
+    assert isinstance(table, Table)
+
+
+def test_writers_of_one_store_do_not_lose_each_others_writes() -> None:
+    """Two connections to one name, several threads, changes that depend on what is there."""
+    stores = [connect("memory://core-memory"), connect("memory://core-memory")]
+    stores[0].create_collection("docs", 2)
+    start = threading.Barrier(4, timeout=10)
+    errors: list[BaseException] = []
+
+    def write(worker: int) -> None:
+        try:
+            docs = stores[worker % 2].collection("docs")
+            start.wait()
+            for i in range(60):
+                docs.upsert(Record(f"{worker}-{i}", [1, i], metadata={"w": worker}))
+                docs.delete(filter=(F("w") == worker) & (F("gone") == True))  # noqa: E712  # a literal
+                docs.update_metadata([f"{worker}-{i}"], set={"gone": i % 2 == 0})
+        except BaseException as error:  # noqa: BLE001  # shown below
+            errors.append(error)
+
+    threads = [threading.Thread(target=write, args=(worker,)) for worker in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert errors == []
+    docs = stores[1].collection("docs")
+    assert docs.count(F("gone") == False) == 4 * 30  # noqa: E712  # a literal
+    stores[0].drop_collection("docs")
+
+
+def test_replacing_metadata_of_a_record_that_is_gone(docs: MemoryCollection) -> None:
+    """It was deleted between the read and the write of an update."""
+    docs.upsert(Record("a", [1, 0]))
+    docs._do_set_metadata(["gone", "a"], [{"k": 1}, {"k": 2}])
+    assert [(record.id, record.metadata) for record in docs.scan()] == [("a", {"k": 2})]
+
+
+def test_explain(docs: MemoryCollection) -> None:
+    found = docs.explain(F("k") == 1, limit=3)
+    assert (found.backend, found.filter, found.notes) == (
+        "memory",
+        "k == 1",
+        ("Compares with every record.",),
+    )

@@ -1,0 +1,169 @@
+"""A server that speaks OpenAI's embedding protocol, checks its limits, and misbehaves when it is told to."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import numpy as np
+
+from polyvec import tokenizer
+
+KEY = "sk-secret-of-the-test"
+
+
+@dataclass
+class Reply:
+    """What to answer instead of vectors: a status with an error's code, or something about the vectors."""
+
+    status: int = 200
+    code: str | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    change: Callable[[dict[str, Any]], object] | None = None
+    drop: bool = False
+    garbage: bool = False
+
+
+@dataclass
+class FakeOpenAI:
+    """The state of a server.
+
+    Attributes:
+        url: What to give as `base_url`.
+        replies: What to answer next, in this order; then vectors.
+        max_request_tokens: A larger request is refused, as OpenAI does.
+        refuse_tokens: Refuse inputs of tokens, as many compatible servers do.
+        refused_text: Refuse a request with this text, with 400.
+        ignore_base64: Answer with numbers, whatever was asked for.
+        requests: The bodies of all requests.
+        most_at_once: Most requests under way at the same time.
+    """
+
+    url: str = ""
+    replies: list[Reply] = field(default_factory=list)
+    max_request_tokens: int = 300_000
+    refuse_tokens: bool = False
+    refused_text: str | None = None
+    ignore_base64: bool = False
+    together: int = 0
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    most_at_once: int = 0
+    problems: list[str] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    under_way: int = 0
+    gathered: threading.Event = field(default_factory=threading.Event)
+
+
+def vector_of(tokens: list[int], dimensions: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Return the vector that the server has for a text: one of its own for every text, of length 1."""
+    made = np.random.default_rng(tokens).standard_normal(dimensions)
+    return (made / np.linalg.norm(made)).astype(np.float32)
+
+
+def handler(state: FakeOpenAI) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            with state.lock:
+                state.requests.append(body)
+                state.under_way += 1
+                state.most_at_once = max(state.most_at_once, state.under_way)
+                reply = state.replies.pop(0) if state.replies else Reply()
+                if state.under_way >= state.together:
+                    state.gathered.set()
+            state.gathered.wait(10)
+            try:
+                self.answer(body, reply)
+            finally:
+                with state.lock:
+                    state.under_way -= 1
+
+        def answer(self, body: dict[str, Any], reply: Reply) -> None:
+            if reply.drop:
+                self.close_connection = True
+                self.connection.close()
+                return
+            if reply.garbage:
+                self.send(200, b"<html>not JSON", reply.headers)
+                return
+            if reply.status != 200:
+                self.error(reply.status, f"scripted; the key was {KEY}", reply.code, reply.headers)
+                return
+            if self.path != "/v1/embeddings" or self.headers["authorization"] != f"Bearer {KEY}":
+                self.error(401, "Incorrect API key provided", "invalid_api_key")
+                return
+            inputs = [
+                item if isinstance(item, list) else tokenizer.encode(item) for item in body["input"]
+            ]
+            if state.refuse_tokens and any(isinstance(item, list) for item in body["input"]):
+                self.error(400, "input must be strings", None)
+                return
+            if state.refused_text is not None and tokenizer.encode(state.refused_text) in inputs:
+                self.error(400, "this text is refused", "invalid_request")
+                return
+            total = sum(map(len, inputs))
+            if not 1 <= len(inputs) <= 2048 or not all(1 <= len(item) <= 8191 for item in inputs):
+                state.problems.append("inputs out of bounds")
+            if total > state.max_request_tokens:
+                self.error(400, f"Requested {total} tokens", "max_tokens_per_request")
+                return
+            dimensions = body.get("dimensions", 1536)
+            as_text = body.get("encoding_format") == "base64" and not state.ignore_base64
+            data = []
+            for index, item in enumerate(inputs):
+                made = vector_of(item, dimensions)
+                shown = base64.b64encode(made.astype("<f4").tobytes()).decode() if as_text else made.tolist()
+                data.append({"object": "embedding", "index": index, "embedding": shown})
+            usage = {"prompt_tokens": total, "total_tokens": total}
+            answer = {"object": "list", "data": data, "model": body["model"], "usage": usage}
+            if reply.change is not None:
+                reply.change(answer)
+            self.send(200, json.dumps(answer).encode(), reply.headers)
+
+        def error(
+            self, status: int, message: str, code: str | None, headers: dict[str, str] | None = None
+        ) -> None:
+            body = {"error": {"message": message, "type": code, "param": None, "code": code}}
+            self.send(status, json.dumps(body).encode(), headers or {})
+
+        def send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+            self.send_response(status)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(body)))
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+    return Handler
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+
+@contextmanager
+def serve() -> Iterator[FakeOpenAI]:
+    """Run a server as long as the context lasts."""
+    state = FakeOpenAI()
+    with Server(("127.0.0.1", 0), handler(state)) as server:
+        state.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        try:
+            yield state
+        finally:
+            server.shutdown()
+            thread.join()
+    assert state.problems == []
