@@ -36,7 +36,7 @@ def chosen(config: pytest.Config) -> list[Backend]:
     if not named:
         return [backend for backend in BACKENDS.values() if backend.missing is None]
     if "all" in named:
-        named += [b.name for b in BACKENDS.values() if not b.url_only or b.url is not None]
+        named += [b.name for b in BACKENDS.values() if b.kind != "elsewhere" or b.missing is None]
     for name in named:
         if name != "all" and name not in BACKENDS:
             raise pytest.UsageError(f"there is no backend {name!r}; known are {', '.join(BACKENDS)} and all")
@@ -51,13 +51,14 @@ def pytest_configure(config: pytest.Config) -> None:
     mutant = config.getoption("--mutant")
     if mutant is not None and (mutant not in MUTANTS or config.getoption("--backend") != ["memory"]):
         raise pytest.UsageError(f"--mutant {mutant}: needs --backend memory and one of {', '.join(MUTANTS)}")
+    chosen(config)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
     if config.getoption("--mutant") is not None:
         return [f"mutant {config.getoption('--mutant')}"]
     running = chosen(config)
-    lines = [f"backend {backend.name}: {backend.url or backend.source}" for backend in running]
+    lines = [f"backend {backend.name}: {backend.source}" for backend in running]
     return lines + [
         f"backend {backend.name}: NOT RUN: {backend.missing or 'not chosen'}"
         for backend in BACKENDS.values()
@@ -78,7 +79,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Fast tests first: what needs no server, then each backend in turn, then what is slow."""
-    items.sort(key=lambda item: (bool(item.get_closest_marker("slow")), bool(item.get_closest_marker("server"))))
+    items.sort(
+        key=lambda item: (bool(item.get_closest_marker("slow")), bool(item.get_closest_marker("server")))
+    )
 
 
 @pytest.fixture(scope="session")

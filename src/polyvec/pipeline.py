@@ -42,11 +42,7 @@ class Pipeline:
             EmbeddingSpaceError: The collection's vectors are of another model, or it is not known of which.
             InvalidInputError: A wrong number of tokens.
         """
-        check_sizes(chunk_tokens, overlap_tokens)
-        if chunk_tokens > embedder.max_tokens:
-            raise InvalidInputError(
-                f"chunk_tokens is {chunk_tokens}, but {embedder.space} reads at most {embedder.max_tokens}"
-            )
+        _check_sizes(embedder, chunk_tokens, overlap_tokens)
         space, stored = embedder.space, collection.info.embedding
         if stored is None:
             raise EmbeddingSpaceError(
@@ -97,7 +93,9 @@ class Pipeline:
         Raises:
             EmbeddingSpaceError: It exists, with vectors of another model.
             SpecMismatchError: It exists, and differs from what was asked for.
+            InvalidInputError: A wrong argument; nothing was created.
         """
+        _check_sizes(embedder, chunk_tokens, overlap_tokens)
         try:
             collection = store.collection(name)
         except CollectionNotFoundError:
@@ -199,4 +197,12 @@ class Pipeline:
             min_score=min_score,
             offset=offset,
             exact=exact,
+        )
+
+
+def _check_sizes(embedder: Embedder, chunk_tokens: int, overlap_tokens: int) -> None:
+    check_sizes(chunk_tokens, overlap_tokens)
+    if chunk_tokens > embedder.max_tokens:
+        raise InvalidInputError(
+            f"chunk_tokens is {chunk_tokens}, but {embedder.space} reads at most {embedder.max_tokens}"
         )

@@ -103,9 +103,7 @@ def handler(state: FakeOpenAI) -> type[BaseHTTPRequestHandler]:
             if self.path != "/v1/embeddings" or self.headers["authorization"] != f"Bearer {KEY}":
                 self.error(401, "Incorrect API key provided", "invalid_api_key")
                 return
-            inputs = [
-                item if isinstance(item, list) else tokenizer.encode(item) for item in body["input"]
-            ]
+            inputs = [item if isinstance(item, list) else tokenizer.encode(item) for item in body["input"]]
             if state.refuse_tokens and any(isinstance(item, list) for item in body["input"]):
                 self.error(400, "input must be strings", None)
                 return

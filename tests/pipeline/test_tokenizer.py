@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001
 """Tokens: the published ids, every kind of text, and no network."""
 
 from __future__ import annotations

@@ -1,27 +1,35 @@
 """The backends of the contract suite: how each real engine is had, and what is missing where it is not.
 
-A backend is taken from `POLYVEC_TEST_<NAME>_URL` if that is set; else it is embedded, or its native server is
-started on a free loopback port with a fresh data directory.
+An embedded engine runs in the test process. A server is, in this order:
+
+1. the one that `POLYVEC_TEST_<NAME>_URL` names;
+2. the service of docker-compose.yml, if a Docker engine answers and `POLYVEC_TEST_DOCKER` is set;
+3. a native server from a package of the registries, started on a free loopback port with a fresh directory.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
+import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import polyvec
 from polyvec.protocol import VectorStore
 from tests.aio.bridge import Loop, open_bridge
 from tests.servers.chroma import start_chroma
+from tests.servers.ports import COMPOSE_URLS
 
 OpenStore: TypeAlias = Callable[[], VectorStore]
-Running: TypeAlias = Iterator[OpenStore]
+Urls: TypeAlias = Iterator[str]
+
+ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,27 +38,48 @@ class Backend:
 
     Attributes:
         name: What `--backend` takes.
-        run: A context manager: from a data directory to a function that opens a new connection.
-        source: Where the engine comes from, for the header.
+        kind: "embedded"; "server", which can be started here; "elsewhere", which cannot.
+        engine: The package that the engine comes from, for the header.
         needs: Modules that must be installed.
-        url_only: It cannot be started here; only the environment variable brings it.
+        run: From a data directory to the URL of a running engine, until it is closed.
+        service: Its service in docker-compose.yml.
+        asynchronous: Its store is used through the async facade.
     """
 
     name: str
-    run: Callable[[Path], Running]
-    source: str
+    kind: Literal["embedded", "server", "elsewhere"]
+    engine: str
     needs: tuple[str, ...] = ()
-    url_only: bool = False
+    run: Callable[[Path], Urls] | None = None
+    service: str = ""
+    asynchronous: bool = False
 
     @property
     def variable(self) -> str:
-        """The environment variable with the URL of a running engine."""
-        return f"POLYVEC_TEST_{self.name.upper().replace('-', '_').removesuffix('_SERVER')}_URL"
+        """The environment variable with the URL of a running server."""
+        return f"POLYVEC_TEST_{self.service.upper()}_URL"
 
     @property
     def url(self) -> str | None:
-        """The URL of a running engine, if one was named."""
-        return os.environ.get(self.variable) or None
+        """The URL of a running server, if one was named."""
+        return os.environ.get(self.variable) or None if self.kind != "embedded" else None
+
+    @property
+    def docker(self) -> bool:
+        """Whether Docker Compose is to start it."""
+        return self.kind != "embedded" and bool(os.environ.get("POLYVEC_TEST_DOCKER")) and _docker_answers()
+
+    @property
+    def source(self) -> str:
+        """Where the engine comes from, for the header."""
+        if self.url is not None:
+            return f"{self.variable}={polyvec.config.redact(self.url)}"
+        if self.docker:
+            return f"docker compose up {self.service}"
+        try:
+            return f"{self.engine} {importlib.metadata.version(self.engine)}, {self.kind}"
+        except importlib.metadata.PackageNotFoundError:
+            return f"{self.engine}, {self.kind}"
 
     @property
     def missing(self) -> str | None:
@@ -58,60 +87,69 @@ class Backend:
         absent = [module for module in self.needs if importlib.util.find_spec(module) is None]
         if absent:
             return f"not installed: {', '.join(absent)}; run `make setup`"
-        if self.url_only and self.url is None:
-            return f"no server to start on this machine; set {self.variable}=qdrant://host:6333"
+        if self.kind == "elsewhere" and self.url is None and not self.docker:
+            return (
+                f"no package has its server; set {self.variable}, or POLYVEC_TEST_DOCKER=1 where Docker runs"
+            )
         return None
 
     @contextmanager
-    def running(self, data: Path) -> Running:
+    def running(self, data: Path) -> Iterator[OpenStore]:
         """Give a function that opens a new connection to a running engine."""
-        if self.url is not None and (self.url_only or self.name.endswith("-server")):
-            url = self.url
-            yield lambda: polyvec.connect(url)
+        with contextmanager(self._urls)(data) as url:
+            if not self.asynchronous:
+                yield lambda: polyvec.connect(url)
+                return
+            loop = Loop()
+            try:
+                yield lambda: open_bridge(url, loop)
+            finally:
+                loop.close()
+
+    def _urls(self, data: Path) -> Urls:
+        if self.url is not None:
+            yield self.url
+        elif self.docker:
+            compose = ["docker", "compose", "--project-directory", str(ROOT)]
+            subprocess.run([*compose, "up", "--detach", "--wait", self.service], check=True)
+            yield COMPOSE_URLS[self.service]
+            subprocess.run([*compose, "rm", "--stop", "--force", self.service], check=True)
         else:
-            with contextmanager(self.run)(data) as opener:
-                yield opener
+            assert self.run is not None
+            yield from self.run(data)
 
 
-def _memory(data: Path) -> Running:
-    name = f"memory://{uuid.uuid4().hex}"
-    yield lambda: polyvec.connect(name)
-
-
-def _memory_async(data: Path) -> Running:
-    name = f"memory://{uuid.uuid4().hex}"
-    loop = Loop()
+def _docker_answers() -> bool:
     try:
-        yield lambda: open_bridge(name, loop)
-    finally:
-        loop.close()
+        return subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
 
 
-def _chroma(data: Path) -> Running:
-    yield lambda: polyvec.connect(f"chroma:{data}")
+def _memory(data: Path) -> Urls:
+    yield f"memory://{uuid.uuid4().hex}"
 
 
-def _chroma_server(data: Path) -> Running:
+def _directory(scheme: str) -> Callable[[Path], Urls]:
+    def run(data: Path) -> Urls:
+        yield f"{scheme}:{data}"
+
+    return run
+
+
+def _chroma_server(data: Path) -> Urls:
     with start_chroma(data, data / "chroma.log") as url:
-        yield lambda: polyvec.connect(url)
-
-
-def _qdrant(data: Path) -> Running:
-    yield lambda: polyvec.connect(f"qdrant:{data}")
-
-
-def _nothing(data: Path) -> Running:
-    raise AssertionError("it has a URL or is missing")
+        yield url
 
 
 BACKENDS = {
     backend.name: backend
     for backend in (
-        Backend("memory", _memory, "in this process"),
-        Backend("memory-async", _memory_async, "in this process, through the async facade"),
-        Backend("chroma", _chroma, "embedded engine of chromadb", needs=("chromadb",)),
-        Backend("chroma-server", _chroma_server, "`chroma run` of chromadb", needs=("chromadb",)),
-        Backend("qdrant", _qdrant, "local mode of qdrant-client", needs=("qdrant_client",)),
-        Backend("qdrant-server", _nothing, "a server elsewhere", needs=("qdrant_client",), url_only=True),
+        Backend("memory", "embedded", "numpy", run=_memory),
+        Backend("memory-async", "embedded", "numpy", run=_memory, asynchronous=True),
+        Backend("chroma", "embedded", "chromadb", ("chromadb",), _directory("chroma")),
+        Backend("chroma-server", "server", "chromadb", ("chromadb",), _chroma_server, "chroma"),
+        Backend("qdrant", "embedded", "qdrant-client", ("qdrant_client",), _directory("qdrant")),
+        Backend("qdrant-server", "elsewhere", "qdrant", ("qdrant_client",), service="qdrant"),
     )
 }

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 import grpc
 import numpy as np
 from qdrant_client import QdrantClient, models
+from qdrant_client import grpc as messages
 from qdrant_client.http.exceptions import UnexpectedResponse
 
 from polyvec import scores, spec
@@ -81,8 +82,7 @@ class QdrantStore(BaseVectorStore):
         if self.local is None:
             yield self._client
             return
-        # local mode computes with numpy, which warns where a score overflows; that is found out later
-        with self.local.lock, np.errstate(over="ignore", invalid="ignore"):
+        with self.local.lock:
             yield self._client
 
     def _do_connect(self) -> None:
@@ -199,15 +199,16 @@ class QdrantCollection(BaseCollection):
     def _do_upsert(self, batch: RecordBatch, *, wait: bool) -> None:
         points = records.encode(batch, self.namespace, self.spec.metric)
         with self.store.session() as client:
+            if self.store.config.prefer_grpc:
+                request = messages.UpsertPoints(
+                    collection_name=self.native, wait=wait, points=records.grpc_points(*points)
+                )
+                # the client's own upsert takes only points that it turns into these ones more slowly
+                client.grpc_points.Upsert(request, timeout=self.store.config.timeout_s)
+                return
             if self.store.local is not None:
                 self.store.local.wrote(self.native, self.namespace)
-            client.upsert(
-                self.native,
-                records.grpc_points(*points)
-                if self.store.config.prefer_grpc
-                else records.rest_points(*points),
-                wait=wait,
-            )
+            client.upsert(self.native, records.rest_points(*points), wait=wait)
 
     def _do_get(self, ids: list[str], fields: Fields) -> RecordBatch:
         with self.store.session() as client:

@@ -40,10 +40,10 @@ from polyvec.registry import connect
 
 if TYPE_CHECKING:
     from polyvec.embed import Embedder
-    from polyvec.reports import IngestFailure, IngestPlan, IngestReport, OnProgress, Progress
     from polyvec.pipeline import Pipeline
     from polyvec.protocol import VectorStore
     from polyvec.readers import Document
+    from polyvec.reports import IngestFailure, IngestPlan, IngestReport, OnProgress, Progress
 
 app = typer.Typer()
 
@@ -121,7 +121,7 @@ def ingest(
         if namespace is not None:
             pipeline = type(pipeline)(model, scoped(pipeline.collection, namespace), **options)
         result: IngestPlan | IngestReport
-        with _progress(quiet=quiet) as on_progress:
+        with _progress(len(documents), quiet=quiet) as on_progress:
             if dry_run:
                 result = pipeline.plan(documents, on_progress=on_progress, prune=prune)
             else:
@@ -203,7 +203,7 @@ def _planned(store: VectorStore, name: str, embedder: Embedder, options: Mapping
 
 
 @contextmanager
-def _progress(*, quiet: bool) -> Iterator[OnProgress | None]:
+def _progress(total: int, *, quiet: bool) -> Iterator[OnProgress | None]:
     """Show progress: a bar on a terminal, else a line now and then."""
     screen = console(stderr=True)
     if quiet:
@@ -220,10 +220,10 @@ def _progress(*, quiet: bool) -> Iterator[OnProgress | None]:
             bars.TimeRemainingColumn(),
         )
         with bars.Progress(*columns, console=screen, transient=True) as bar:
-            task = bar.add_task("", total=None, rate=0.0, start=True)
+            task = bar.add_task("", total=total, rate=0.0)
 
             def advance(state: Progress) -> None:
-                bar.update(task, total=state.total, completed=state.documents, rate=state.rate)
+                bar.update(task, completed=state.documents, rate=state.rate)
 
             yield advance
     else:

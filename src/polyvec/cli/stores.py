@@ -200,6 +200,7 @@ def _adapter(adapter: Adapter) -> dict[str, Any]:
         "title": adapter.title,
         "installed": adapter.installed,
         "install_command": adapter.install_command,
+        "tested": adapter.tested,
         "examples": dict(adapter.examples),
         "options": _options(adapter),
         "capabilities": adapter.capabilities.as_dict(),
@@ -250,6 +251,8 @@ def _print_adapter(adapter: Adapter) -> None:
     capabilities = adapter.capabilities
     print(f"{adapter.title} ({adapter.name})")
     print("installed" if adapter.installed else f"not installed: {adapter.install_command}")
+    if adapter.tested:
+        print(f"tested: {adapter.tested}")
     print_table(("URL", "opens"), list(adapter.examples.items()))
     print_table(
         ("ability", "", "why"),

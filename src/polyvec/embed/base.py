@@ -151,8 +151,9 @@ class BaseEmbedder(ABC):
         expected = (count, self.space.dimensions)
         if array.shape != expected:
             raise BackendError(f"expected vectors of shape {expected}, got {array.shape}")
-        # a sum is finite only where all summands are
-        if not np.isfinite(array.sum(dtype=np.float64)):
+        with np.errstate(invalid="ignore"):
+            total = array.sum(dtype=np.float64)
+        if not np.isfinite(total):  # a sum is finite only where all summands are
             row = int(np.argmin(np.isfinite(array).all(axis=1)))
             raise BackendError(f"the vector of text {row} holds NaN or infinity")
         return array

@@ -33,9 +33,9 @@ class LocalEmbedder(BaseEmbedder):
         """Prepare the model; nothing is loaded yet.
 
         Args:
-            threads: Threads of the matrix products, where the package threadpoolctl is installed. The products
-                are small: one thread embeds 400 short texts a second, and more than there are idle cores wait
-                for each other, so that it takes many times as long.
+            threads: Threads of the matrix products, where the package threadpoolctl is installed. The
+                products are small: one thread embeds 400 short texts a second, and more than there are idle
+                cores wait for each other, so that it takes many times as long.
         """
         super().__init__()
         if threads < 1:

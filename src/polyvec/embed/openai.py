@@ -17,7 +17,6 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from functools import cached_property
 from threading import Event
 from typing import TYPE_CHECKING, Any, Final
 
@@ -142,6 +141,7 @@ class OpenAIEmbedder(BaseEmbedder):
         self._send_tokens = send_tokens
         self._limits = RequestLimits(max_items, max_item_tokens, max_request_tokens)
         self._retry = retry
+        self._made: OpenAI | None = None
 
     @property
     def space(self) -> EmbeddingSpace:
@@ -156,35 +156,54 @@ class OpenAIEmbedder(BaseEmbedder):
 
     def close(self) -> None:
         """Close the connections; they are opened again when they are needed again."""
-        if (client := self.__dict__.pop("_client", None)) is not None:
+        with self._lock:
+            client, self._made = self._made, None
+        if client is not None:
             client.close()
 
-    @cached_property
     def _client(self) -> OpenAI:
         from openai import OpenAI, OpenAIError
 
-        try:
-            return OpenAI(api_key=self._key, base_url=self._base_url, timeout=self._timeout_s, max_retries=0)
-        except OpenAIError as error:
-            raise ConfigurationError(f"openai: {self._redact(str(error))}") from error
+        with self._lock:
+            try:
+                self._made = self._made or OpenAI(
+                    api_key=self._key, base_url=self._base_url, timeout=self._timeout_s, max_retries=0
+                )
+            except OpenAIError as error:
+                raise ConfigurationError(f"openai: {self._redact(str(error))}") from error
+            return self._made
 
     def _do_embed(self, texts: list[str]) -> FloatArray:
         pieces = cut(texts, self._limits, as_tokens=self._send_tokens)
         requests = list(pack(pieces, self._limits))
-        stop = Event()
         if len(requests) == 1:
-            vectors = self._embed_request(requests[0], stop)
+            vectors = self._embed_request(requests[0], Event())
         else:
-            _ = self._client  # made here, since making it in several threads would make several
-            with ThreadPoolExecutor(min(self._concurrency, len(requests)), "polyvec-openai") as pool:
-                answers = [pool.submit(self._embed_request, request, stop) for request in requests]
-                try:
-                    vectors = np.concatenate([answer.result() for answer in answers])
-                except BaseException:
-                    stop.set()  # ends the pauses before further attempts, too
-                    pool.shutdown(wait=False, cancel_futures=True)
-                    raise
+            vectors = np.concatenate(self._embed_requests(requests))
         return _average(vectors, pieces, len(texts))
+
+    def _embed_requests(self, requests: Sequence[Sequence[Piece]]) -> list[FloatArray]:
+        """Return the vectors of each request, several of which are under way; the first error ends all."""
+        stop = Event()
+
+        def embed(request: Sequence[Piece]) -> FloatArray:
+            try:
+                return self._embed_request(request, stop)
+            except BaseException:
+                stop.set()
+                raise
+
+        with ThreadPoolExecutor(min(self._concurrency, len(requests)), "polyvec-openai") as pool:
+            answers = [pool.submit(embed, request) for request in requests]
+            try:
+                errors = [error for answer in answers if (error := answer.exception()) is not None]
+            except BaseException:  # Ctrl-C while waiting
+                stop.set()
+                raise
+        for error in errors:
+            if not isinstance(error, CancelledError):
+                raise error
+        return [answer.result() for answer in answers]
 
     def _embed_request(self, pieces: Sequence[Piece], stop: Event) -> FloatArray:
         """Return the vectors of one request's inputs; a request that the server finds too large is halved."""
@@ -209,7 +228,7 @@ class OpenAIEmbedder(BaseEmbedder):
     def _send(self, pieces: Sequence[Piece]) -> FloatArray:
         inputs: Any = [piece.content for piece in pieces]  # all of one kind, which their type does not say
         try:
-            response = self._client.embeddings.create(model=self.model, input=inputs, **self._parameters)
+            response = self._client().embeddings.create(model=self.model, input=inputs, **self._parameters)
             vectors = _vectors(response, len(pieces))
         except PolyvecError:
             raise

@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from polyvec.protocol import VectorStore
-from polyvec_adapters.qdrant.store import QdrantStore
 from tests.adapters.qdrant.engine import Engine
 from tests.adapters.qdrant.servers import Server, over_grpc, rest
 
@@ -40,8 +38,3 @@ def grpc_server(engine: Engine) -> Iterator[Server]:
     """A stand-in for a server, over gRPC."""
     with over_grpc(engine) as face:
         yield face
-
-
-def as_qdrant(store: VectorStore) -> QdrantStore:
-    assert isinstance(store, QdrantStore)
-    return store

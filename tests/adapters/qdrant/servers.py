@@ -27,7 +27,7 @@ class Call:
     """A request.
 
     Attributes:
-        name: `PUT /collections/{name}/points` with the collection's name left out, or a gRPC method.
+        name: `PUT /collections/{name}/points` with the collection's name left out, or `Points.Upsert`.
         collection: The collection's name, "" where there is none.
         body: The JSON body or the message.
         options: Query parameters.
@@ -297,12 +297,12 @@ def _reply(engine: Engine, method: str, request: Any) -> Any:
     match method:
         case "HealthCheck":
             return messages.HealthCheckReply(title="qdrant", version=engine.version)
-        case "List":
+        case "Collections.List":
             descriptions = [messages.CollectionDescription(name=name) for name in engine.names()]
             return messages.ListCollectionsResponse(collections=descriptions)
-        case "Get":
+        case "Collections.Get":
             return messages.GetCollectionInfoResponse(result=back.convert_collection_info(engine.info(name)))
-        case "Create":
+        case "Collections.Create":
             config = models.CreateCollection(
                 vectors=to.convert_vectors_config(request.vectors_config),
                 hnsw_config=to.convert_hnsw_config_diff(request.hnsw_config),
@@ -310,15 +310,15 @@ def _reply(engine: Engine, method: str, request: Any) -> Any:
             )
             engine.create(name, config)
             return messages.CollectionOperationResponse(result=True)
-        case "Delete" if isinstance(request, messages.DeleteCollection):
+        case "Collections.Delete":
             return messages.CollectionOperationResponse(result=engine.drop(name))
-        case "CreateFieldIndex":
+        case "Points.CreateFieldIndex":
             engine.index(name, request.field_name, _schema(request))
             return messages.PointsOperationResponse(result=_done())
-        case "Upsert":
+        case "Points.Upsert":
             engine.upsert(name, [to.convert_point_struct(point) for point in request.points])
             return messages.PointsOperationResponse(result=_done())
-        case "Get_points":
+        case "Points.Get":
             found = engine.retrieve(
                 name,
                 [to.convert_point_id(id) for id in request.ids],
@@ -326,7 +326,7 @@ def _reply(engine: Engine, method: str, request: Any) -> Any:
                 request.with_vectors.enable,
             )
             return messages.GetResponse(result=[back.convert_retrieved_point(point) for point in found])
-        case "QueryBatch":
+        case "Points.QueryBatch":
             batches = [
                 messages.BatchResult(result=[back.convert_scored_point(point) for point in points])
                 for points in (
@@ -334,7 +334,7 @@ def _reply(engine: Engine, method: str, request: Any) -> Any:
                 )
             ]
             return messages.QueryBatchResponse(result=batches)
-        case "Scroll":
+        case "Points.Scroll":
             page, following = engine.scroll(
                 name,
                 _filter_of(request),
@@ -347,33 +347,35 @@ def _reply(engine: Engine, method: str, request: Any) -> Any:
                 result=[back.convert_retrieved_point(point) for point in page],
                 next_page_offset=None if following is None else messages.PointId(uuid=following),
             )
-        case "Count":
+        case "Points.Count":
             assert request.exact
             count = messages.CountResult(count=engine.count(name, _filter_of(request)))
             return messages.CountResponse(result=count)
-        case "Delete":
+        case "Points.Delete":
             engine.delete(name, to.convert_points_selector(request.points))
             return messages.PointsOperationResponse(result=_done())
-        case "UpdateBatch":
+        case "Points.UpdateBatch":
             for operation in request.operations:
                 _change(engine, name, to.convert_points_update_operation(operation))
             return messages.UpdateBatchResponse(result=[_done() for _ in request.operations])
     raise RefusedError(400, f"the stand-in has no {method}")
 
 
-def _servicer(kind: type, face: Server, rename: Mapping[str, str] | None = None) -> Any:
+def _servicer(kind: type, face: Server, prefix: str) -> Any:
     """Return a servicer whose every method asks the engine."""
 
     def method(name: str) -> Callable[[Any, Any, grpc.ServicerContext], Any]:
+        called = f"{prefix}{name}"
+
         def ask(_: Any, request: Any, context: grpc.ServicerContext) -> Any:
             headers = {key: str(value) for key, value in context.invocation_metadata()}
-            fault = face.take(Call(name, getattr(request, "collection_name", ""), request, {}, headers))
+            fault = face.take(Call(called, getattr(request, "collection_name", ""), request, {}, headers))
             if fault is not None:
                 context.set_trailing_metadata(tuple(fault.headers.items()))
                 _abort(context, fault.status, fault.message)
             try:
                 with face.engine.lock:
-                    return _reply(face.engine, (rename or {}).get(name, name), request)
+                    return _reply(face.engine, called, request)
             except RefusedError as refusal:
                 _abort(context, refusal.status, refusal.message)
 
@@ -396,9 +398,11 @@ def over_grpc(engine: Engine) -> Iterator[Server]:
         unlimited = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
         server = grpc.server(pool, options=unlimited)
         generated: Any = messages  # without types
-        generated.add_QdrantServicer_to_server(_servicer(messages.QdrantServicer, face), server)
-        generated.add_CollectionsServicer_to_server(_servicer(messages.CollectionsServicer, face), server)
-        points = _servicer(messages.PointsServicer, face, {"Get": "Get_points"})
+        generated.add_QdrantServicer_to_server(_servicer(messages.QdrantServicer, face, ""), server)
+        generated.add_CollectionsServicer_to_server(
+            _servicer(messages.CollectionsServicer, face, "Collections."), server
+        )
+        points = _servicer(messages.PointsServicer, face, "Points.")
         generated.add_PointsServicer_to_server(points, server)
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
