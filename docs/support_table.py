@@ -1,7 +1,7 @@
 """Write the support table into README.md, from the capabilities that the adapters declare.
 
-    python docs/support_table.py           # write it
-    python docs/support_table.py --check   # exit with 1 if it is not up to date
+python docs/support_table.py           # write it
+python docs/support_table.py --check   # exit with 1 if it is not up to date
 """
 
 from __future__ import annotations

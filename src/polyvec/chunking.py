@@ -19,7 +19,6 @@ from polyvec import tokenizer
 from polyvec.errors import InvalidInputError, shown
 
 CHUNK_TOKENS: Final = 200
-OVERLAP_TOKENS: Final = 20
 MIN_CHUNK_TOKENS: Final = 8
 _CHARACTER_TOKENS: Final = 4
 """Most tokens of one code point: UTF-8 gives it up to four bytes, and a token has at least one."""
@@ -57,7 +56,7 @@ class Chunk:
 
 
 def chunk_text(
-    text: str, *, chunk_tokens: int = CHUNK_TOKENS, overlap_tokens: int = OVERLAP_TOKENS
+    text: str, *, chunk_tokens: int = CHUNK_TOKENS, overlap_tokens: int | None = None
 ) -> list[Chunk]:
     """Return the chunks of a text in their order, in time linear in its length.
 
@@ -66,27 +65,29 @@ def chunk_text(
     Args:
         text: Of any length.
         chunk_tokens: Most tokens of a chunk, at least 8.
-        overlap_tokens: Most tokens, as the text has them, that a chunk repeats of the one before; 0 to half
-            of `chunk_tokens`.
+        overlap_tokens: Most tokens, as the text has them, that a chunk repeats of the one before, 0 to half
+            of `chunk_tokens`; None is a tenth of it.
 
     Raises:
         InvalidInputError: A wrong argument.
     """
-    check_sizes(chunk_tokens, overlap_tokens)
-    return _Splitter(text, chunk_tokens, overlap_tokens).chunks()
+    return _Splitter(text, chunk_tokens, check_sizes(chunk_tokens, overlap_tokens)).chunks()
 
 
-def check_sizes(chunk_tokens: int, overlap_tokens: int) -> None:
-    """Check the arguments of `chunk_text`, or raise InvalidInputError."""
+def check_sizes(chunk_tokens: int, overlap_tokens: int | None) -> int:
+    """Check the arguments of `chunk_text` and return the overlap, or raise InvalidInputError."""
     if type(chunk_tokens) is not int or chunk_tokens < MIN_CHUNK_TOKENS:
         raise InvalidInputError(
             f"chunk_tokens must be an int of at least {MIN_CHUNK_TOKENS}, not {shown(chunk_tokens)}"
         )
+    if overlap_tokens is None:
+        return chunk_tokens // 10
     if type(overlap_tokens) is not int or not 0 <= overlap_tokens <= chunk_tokens // 2:
         raise InvalidInputError(
             f"overlap_tokens must be an int from 0 to {chunk_tokens // 2}, half of chunk_tokens, "
             f"not {shown(overlap_tokens)}"
         )
+    return overlap_tokens
 
 
 class _Cut(NamedTuple):

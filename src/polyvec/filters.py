@@ -522,8 +522,6 @@ def _join(kind: type[And | Or], absorbing: And | Or, operands: Iterable[Filter])
             flat.append(part)
     if not flat:
         return ALWAYS if kind is And else NEVER
-    if not flat:
-        return NEVER if kind is Or else ALWAYS
     return flat[0] if len(flat) == 1 else kind(tuple(flat))
 
 

@@ -347,14 +347,16 @@ class Run:
         """Embed a batch while the one before is being written, and hand it over to be written."""
         new = {piece.text: piece.tokens for piece in batch if piece.vector is None and not piece.entry.failed}
         vectors = self._embed(list(new)) if new else {}
-        for piece in batch:
-            found = vectors.get(piece.text) if piece.vector is None else piece.vector
-            if isinstance(found, PolyvecError):
-                self._fail_entry(piece.entry, found)
-            else:
-                piece.vector = found
-        self.embedded += len(vectors)
+        self.embedded += len(new)
         self.tokens += sum(new.values())
+        self.reused += sum(piece.vector is not None and not piece.entry.failed for piece in batch)
+        for piece in batch:
+            if piece.vector is None and not piece.entry.failed:
+                found = vectors[piece.text]
+                if isinstance(found, PolyvecError):
+                    self._fail_entry(piece.entry, found)
+                else:
+                    piece.vector = found
         usable = [piece for piece in batch if not piece.entry.failed]
         for piece in batch:
             if piece.entry.failed:

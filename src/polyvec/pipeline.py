@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sized
 
-from polyvec.chunking import CHUNK_TOKENS, OVERLAP_TOKENS, check_sizes
+from polyvec.chunking import CHUNK_TOKENS, check_sizes
 from polyvec.embed.base import Embedder
 from polyvec.errors import CollectionNotFoundError, EmbeddingSpaceError, InvalidInputError
 from polyvec.ingest import Run
@@ -28,7 +28,7 @@ class Pipeline:
         collection: Collection,
         *,
         chunk_tokens: int = CHUNK_TOKENS,
-        overlap_tokens: int = OVERLAP_TOKENS,
+        overlap_tokens: int | None = None,
     ) -> None:
         """Join an embedder and a collection.
 
@@ -36,13 +36,15 @@ class Pipeline:
             embedder: See `polyvec.embedder`.
             collection: Created with `embedding=embedder.space`.
             chunk_tokens: Most tokens of a chunk (cl100k_base), 8 to `embedder.max_tokens`.
-            overlap_tokens: Most tokens that a chunk repeats of the one before, 0 to half of `chunk_tokens`.
+            overlap_tokens: Most tokens that a chunk repeats of the one before, 0 to half of `chunk_tokens`;
+                None is a tenth of it.
 
         Raises:
             EmbeddingSpaceError: The collection's vectors are of another model, or it is not known of which.
             InvalidInputError: A wrong number of tokens.
         """
-        _check_sizes(embedder, chunk_tokens, overlap_tokens)
+        self.chunk_tokens = chunk_tokens
+        self.overlap_tokens = _check_sizes(embedder, chunk_tokens, overlap_tokens)
         space, stored = embedder.space, collection.info.embedding
         if stored is None:
             raise EmbeddingSpaceError(
@@ -58,8 +60,6 @@ class Pipeline:
             )
         self.embedder = embedder
         self.collection = collection
-        self.chunk_tokens = chunk_tokens
-        self.overlap_tokens = overlap_tokens
 
     def __repr__(self) -> str:
         return f"<pipeline {self.embedder.space} -> {self.collection!r}>"
@@ -72,7 +72,7 @@ class Pipeline:
         embedder: Embedder,
         *,
         chunk_tokens: int = CHUNK_TOKENS,
-        overlap_tokens: int = OVERLAP_TOKENS,
+        overlap_tokens: int | None = None,
         metric: Metric | None = None,
         indexes: IndexHints | None = None,
         index: Index | None = None,
@@ -200,9 +200,11 @@ class Pipeline:
         )
 
 
-def _check_sizes(embedder: Embedder, chunk_tokens: int, overlap_tokens: int) -> None:
-    check_sizes(chunk_tokens, overlap_tokens)
+def _check_sizes(embedder: Embedder, chunk_tokens: int, overlap_tokens: int | None) -> int:
+    """Return the overlap, or raise InvalidInputError."""
+    overlap = check_sizes(chunk_tokens, overlap_tokens)
     if chunk_tokens > embedder.max_tokens:
         raise InvalidInputError(
             f"chunk_tokens is {chunk_tokens}, but {embedder.space} reads at most {embedder.max_tokens}"
         )
+    return overlap

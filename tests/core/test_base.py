@@ -332,6 +332,13 @@ def test_a_refused_batch_is_bisected(store: FakeStore, docs: FakeCollection) -> 
     assert len(sent(store)) <= 1 + 2 * 2 * 6, "by halves, not one by one"
 
 
+def test_the_halves_of_a_batch_are_written_like_the_whole(store: FakeStore, docs: FakeCollection) -> None:
+    store.poison = {"r001"}
+    with pytest.raises(BackendError):
+        docs.upsert(records(4), wait=False)
+    assert {call.arguments["wait"] for call in store.made("upsert")} == {False}
+
+
 def test_other_batches_go_on_after_a_refusal(store: FakeStore, docs: FakeCollection) -> None:
     store.limit(max_batch_records=4)
     store.poison = {"r001"}
@@ -510,7 +517,7 @@ def test_after_a_fatal_error_no_further_batch_is_begun(store: FakeStore, docs: F
     store.script["upsert"].extend([fail, second.set])
     with pytest.raises(AuthenticationError) as caught:
         docs.upsert(records(10))
-    assert len(sent(store)) <= 3
+    assert len(sent(store)) == 2
     report = report_of(caught)
     assert report.written == docs.count()
     assert report.written + len(report.failures) == 10
@@ -929,6 +936,12 @@ def test_query_by_id_among_ties(docs: FakeCollection) -> None:
         others = [*(other for other in everyone if other != id), "worst"]
         pages = [docs.query_by_id(id, limit=7, offset=offset) for offset in range(0, 30, 7)]
         assert [match.id for page in pages for match in page] == others
+    before = docs.query_by_id("worst", limit=5)
+    docs.upsert(Record("best", [9.0, 0.0]))
+    assert [match.id for match in docs.query_by_id("best", limit=5)] == everyone[:5]
+    assert [match.id for match in docs.query_by_id("best", limit=1)] == everyone[:1]
+    assert [match.id for match in docs.query_by_id("worst", limit=5)] == ["best", *everyone[:4]]
+    assert [match.id for match in before] == everyone[:5]
 
 
 def test_query_by_id_with_a_filter(docs: FakeCollection) -> None:

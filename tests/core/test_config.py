@@ -31,6 +31,7 @@ from polyvec.config import (
 URLS: list[tuple[str, StoreUrl]] = [
     ("memory://", StoreUrl("memory")),
     ("memory:", StoreUrl("memory")),
+    ("Chroma:./Data", StoreUrl("chroma", path="./Data")),
     ("chroma:./data", StoreUrl("chroma", path="./data")),
     ("chroma:/abs/data", StoreUrl("chroma", path="/abs/data")),
     ("chroma:///abs/data", StoreUrl("chroma", path="/abs/data")),

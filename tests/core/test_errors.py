@@ -75,6 +75,7 @@ def test_at_fills_in_only_what_is_missing() -> None:
     error = InvalidInputError("no")
     assert error.at("memory", "query", "docs") is error
     assert str(error) == "memory: query('docs'): no"
+    assert InvalidInputError("no", collection="").at("memory", "query", "docs").collection == ""
     assert str(error.at("qdrant", "count", "other")) == "memory: query('docs'): no"
     assert (
         str(ConfigurationError("no", backend="redis").at("qdrant", "connect", None)) == "redis: connect: no"

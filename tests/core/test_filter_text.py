@@ -62,6 +62,11 @@ def test_a_damaged_text_is_a_filter_or_refused(line: str, at: int, removed: int,
         assert parse(str(filter)) == filter
 
 
+def test_strings_stay_readable() -> None:
+    assert str(Eq("언어", "한국어 🙂")) == '언어 == "한국어 🙂"'
+    assert str(In("k", ("tab\t", True, 1, 1.0, -0.0))) == r'k in ["tab\t", true, 1, 1.0, -0.0]'
+
+
 def test_a_join_of_one_is_written_as_its_operand() -> None:
     assert str(And((Eq("k", 1),))) == "k == 1"
     assert parse(str(Or((And((Eq("k", 1), Eq("k", 2))),)))) == And((Eq("k", 1), Eq("k", 2)))
@@ -141,6 +146,7 @@ REFUSED: list[tuple[str, str]] = [
     ("year ==", "expected a value at position 7"),
     ("year == ko", 'expected a value; put text in quotes: "ko" at position 8'),
     ("year == 1 a == 2", "expected `and`, `or` or the end at position 10"),
+    ("year == 1 xor a == 2", "expected `and`, `or` or the end at position 10"),
     ("year == 1 and", r"expected a metadata key \(put an unusual one in `backticks`\) at position 13"),
     ("and == 1", "expected a metadata key .* at position 0"),
     ("5 == year", "expected a metadata key"),

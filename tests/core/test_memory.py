@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from typing import Any
 
@@ -14,10 +15,12 @@ from polyvec import (
     FlatIndex,
     HnswIndex,
     Record,
+    RecordBatch,
     UnsupportedOperationError,
     connect,
 )
-from polyvec_adapters.memory.store import MemoryCollection, Space, Table
+from polyvec.base import Fields
+from polyvec_adapters.memory.store import MemoryCollection, MemoryStore, Space, Table
 
 
 @pytest.fixture
@@ -28,10 +31,10 @@ def docs() -> MemoryCollection:
 
 
 def test_what_was_written_cannot_be_changed_from_outside(docs: MemoryCollection) -> None:
-    vector = np.array([1.0, 0.0], np.float32)
+    vectors = np.array([[1.0, 0.0]], np.float32)
     metadata: dict[str, Any] = {"k": [1]}
-    docs.upsert(Record("a", vector, "t", metadata))
-    vector[0] = 9
+    docs.upsert(RecordBatch(["a"], vectors, ["t"], [metadata]))
+    vectors[0, 0] = 9
     metadata["k"].append(2)
     expected = Record("a", [1.0, 0.0], "t", {"k": [1]})
     for _ in range(2):
@@ -138,10 +141,15 @@ def test_writers_of_one_store_do_not_lose_each_others_writes() -> None:
             errors.append(error)
 
     threads = [threading.Thread(target=write, args=(worker,)) for worker in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+    finally:
+        sys.setswitchinterval(interval)
     assert errors == []
     docs = stores[1].collection("docs")
     assert docs.count(F("gone") == False) == 4 * 30  # noqa: E712  # a literal
@@ -153,6 +161,27 @@ def test_replacing_metadata_of_a_record_that_is_gone(docs: MemoryCollection) -> 
     docs.upsert(Record("a", [1, 0]))
     docs._do_set_metadata(["gone", "a"], [{"k": 1}, {"k": 2}])
     assert [(record.id, record.metadata) for record in docs.scan()] == [("a", {"k": 2})]
+
+
+def test_a_hook_returns_no_more_than_it_was_asked_for(docs: MemoryCollection) -> None:
+    """The base class asks for one more than its caller, so only a hook shows it."""
+    docs.upsert([Record(f"{i}", [1, i]) for i in range(5)])
+    fields = Fields(vectors=False, text=False, metadata=False)
+    vectors = np.array([[1, 0], [0, 1]], np.float32)
+    first, second = docs._do_query(vectors, limit=3, filter=None, exact=True, fields=fields)
+    assert (first.records.ids, second.records.ids) == (["0", "1", "2"], ["4", "3", "2"])
+    page, cursor = docs._do_scan(None, fields, limit=3, cursor=None)
+    rest, end = docs._do_scan(None, fields, limit=3, cursor=cursor)
+    assert (page.ids, rest.ids, end) == (["0", "1", "2"], ["3", "4"], None)
+
+
+def test_opening_and_closing() -> None:
+    store = connect("memory://?timeout_s=3")
+    assert isinstance(store, MemoryStore)
+    assert store.retry.budget_s == 3, "a call with its retries takes no longer than its timeout"
+    store.create_collection("docs", 2)
+    store.close()
+    assert store.native == {}, "the memory is free again"
 
 
 def test_explain(docs: MemoryCollection) -> None:

@@ -122,6 +122,13 @@ def test_decode_gives_new_objects() -> None:
     assert metadata == {"k": [1, {"a": [2]}]}
 
 
+def test_encode_never_writes_what_is_no_json() -> None:
+    with pytest.raises(ValueError, match="Out of range float"):
+        encode({"k": [float("nan")]})
+    with pytest.raises(TypeError):
+        encode({"k": {1, 2}})
+
+
 def test_encode_leaves_its_argument_alone() -> None:
     metadata = {"$k": {"$datetime": 1}}
     encode(metadata)

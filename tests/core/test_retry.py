@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -105,6 +106,9 @@ def test_no_attempt_is_begun_after_the_budget(monkeypatch: pytest.MonkeyPatch) -
         clock.run(policy, *[DOWN] * 9)
     # calls end at 4, 9 (= 4 + 1 + 4); 9 + 2 is within 12, its call ends at 15
     assert clock.sleeps == [1, 2]
+    with pytest.raises(BackendUnavailableError):
+        clock.run(replace(policy, budget_s=11), *[DOWN] * 9)
+    assert clock.sleeps == [1, 2, 1], "the pause counts too"
 
 
 def test_a_slow_call_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,8 @@ def test_the_json_stays_what_it_is() -> None:
     text = (
         '{"name": "docs", "dimension": 512, "metric": "dot", "indexes": {"year": "int"}, '
         '"index": {"kind": "hnsw", "m": 8, "ef_construction": 100, "ef_search": 50}, '
-        '"embedding": {"provider": "openai", "model": "text-embedding-3-small", "dimensions": 512}, "format_version": 1}'
+        '"embedding": {"provider": "openai", "model": "text-embedding-3-small", "dimensions": 512}, '
+        '"format_version": 1}'
     )
     spec = make(metric="dot", indexes={"year": int}, index=HnswIndex(8, 100, 50), embedding=SPACE)
     assert to_json(spec) == text

@@ -144,6 +144,13 @@ def test_the_overlap_is_whole_sentences_that_fit() -> None:
     assert none[1].text == " ".join(sentences[4:8])
 
 
+def test_the_overlap_is_a_tenth_unless_it_is_said() -> None:
+    text = " ".join(f"Number {n} is here." for n in range(100))
+    assert chunk_text(text, chunk_tokens=100) == chunk_text(text, chunk_tokens=100, overlap_tokens=10)
+    assert chunk_text(text, chunk_tokens=100) != chunk_text(text, chunk_tokens=100, overlap_tokens=0)
+    assert chunk_text(text) == chunk_text(text, chunk_tokens=200, overlap_tokens=20)
+
+
 def test_a_sentence_that_leaves_no_room_for_the_overlap_comes_without_it() -> None:
     short, long = "Yes it is.", "This one needs every token that one chunk can have, all of it, to the end."
     limit = count(long)
@@ -213,7 +220,7 @@ def test_hostile_repetition_takes_linear_time(unit: str) -> None:
         (20.0, 0, "chunk_tokens"),
         (20, 11, "overlap_tokens must be an int from 0 to 10"),
         (20, -1, "overlap_tokens"),
-        (20, None, "overlap_tokens"),
+        (20, 1.0, "overlap_tokens"),
     ],
 )
 def test_wrong_sizes(chunk: int, overlap: int, match: str) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 import polyvec
@@ -53,7 +51,7 @@ def run(collection: Collection, documents: list[Document], kill: Kill | None = N
     watched = WatchedCollection(collection)
     if kill is not None:
         embedder.before, watched.around = kill.embedder, kill.collection
-    pipeline = Pipeline(embedder, watched, chunk_tokens=32, overlap_tokens=0)  # type: ignore[arg-type]
+    pipeline = Pipeline(embedder, watched, chunk_tokens=32, overlap_tokens=0)
     return pipeline.ingest(iter(documents), prune=True)
 
 
@@ -64,10 +62,10 @@ def prepared() -> Collection:
 
 
 @pytest.fixture(scope="module")
-def expected() -> Iterator[State]:
+def expected() -> State:
     collection = new_collection(WatchedEmbedder())
     assert run(collection, AFTER).failures == ()
-    yield state(collection)
+    return state(collection)
 
 
 def steps(moment: str) -> int:

@@ -7,6 +7,7 @@ import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,7 @@ class Setup:
 
     @property
     def pipeline(self) -> Pipeline:
-        return Pipeline(self.embedder, self.watched, chunk_tokens=32, overlap_tokens=0)  # type: ignore[arg-type]
+        return Pipeline(self.embedder, self.watched, chunk_tokens=32, overlap_tokens=0)
 
     def ingest(self, *documents: Document, **options: Any) -> IngestReport:
         self.embedder.calls.clear()
@@ -106,7 +107,7 @@ def test_records(setup: Setup) -> None:
     }
     assert second.vector is not None
     np.testing.assert_allclose(second.vector, setup.embedder.embed_query(text[start:-1]), rtol=1e-6)
-    assert RESERVED == {"_source", "_chunk", "_start", "_end", "_hash"}
+    assert {"_source", "_chunk", "_start", "_end", "_hash"} == RESERVED
 
 
 def test_running_it_twice_changes_and_embeds_nothing(setup: Setup) -> None:
@@ -171,13 +172,14 @@ def test_when_only_metadata_changed_the_vector_is_kept(setup: Setup) -> None:
     assert numbers(report) == {"documents": 1, "chunks": 2, "reused": 2}
     assert setup.embedder.calls == []
     after = state(setup.collection)
-    assert after["a#0"][1] == before["a#0"][1] | {"year": 2021, "tag": "x"} - {"old": 0}.keys() if False else {
-        "year": 2021, "tag": "x", **{key: value for key, value in before["a#0"][1].items() if key in RESERVED},
-    }  # fmt: skip
+    kept = {key: value for key, value in before["a#0"][1].items() if key in RESERVED}
+    assert after["a#0"][1] == kept | {"year": 2021, "tag": "x"}
     assert after["a#0"][2] == before["a#0"][2]
 
 
-@pytest.mark.parametrize(("old", "new"), [(1, 1.0), (1, True), (["a"], ["a", "b"]), ({"k": 1}, {"k": 1.0}), (None, 0)])
+@pytest.mark.parametrize(
+    ("old", "new"), [(1, 1.0), (1, True), (["a"], ["a", "b"]), ({"k": 1}, {"k": 1.0}), (None, 0)]
+)
 def test_a_change_of_type_is_a_change(setup: Setup, old: object, new: object) -> None:
     setup.ingest(document("a", 1, key=old))
     assert numbers(setup.ingest(document("a", 1, key=new)))["reused"] == 1
@@ -234,7 +236,9 @@ def test_other_records_of_the_collection_are_left_alone(setup: Setup) -> None:
 def test_ids_are_short_enough_and_distinct() -> None:
     long = "가" * 300
     sources = ["a", "a#1", long, long + "x", "x" * 510, "x" * 511, "x" * 512, "x" * 513, "é" * 255]
-    sources += [record_id(source, 0).rpartition(":")[0] for source in sources]  # the shortened form as a source
+    sources += [
+        record_id(source, 0).rpartition(":")[0] for source in sources
+    ]  # the shortened form as a source
     ids = [record_id(source, number) for source in dict.fromkeys(sources) if source for number in (0, 1, 10)]
     assert len(set(ids)) == len(ids)
     assert max(len(id.encode()) for id in ids) <= 512
@@ -245,11 +249,12 @@ def test_ids_are_short_enough_and_distinct() -> None:
 
 
 def test_long_sources(setup: Setup) -> None:
-    documents = [document("가" * 1000, 1, 2, 3), document("가" * 1000 + "x", 1)]
+    long = "가" * 1000
+    documents = [Document(long, paragraphs("a", 1, 2, 3)), Document(f"{long}x", paragraphs("a", 1))]
     setup.ingest(*documents)
     assert numbers(setup.ingest(*documents))["skipped"] == 4
-    assert setup.ingest(document("가" * 1000, 1)).deleted == 2
-    assert setup.collection.count(F("_source") == "가" * 1000) == 1
+    assert setup.ingest(Document(long, paragraphs("a", 1))).deleted == 2
+    assert setup.collection.count(F("_source") == long) == 1
 
 
 # Pruning -----------------------------------------------------------------------------------------------
@@ -275,7 +280,10 @@ def test_without_prune_nothing_is_pruned(setup: Setup) -> None:
 def test_prune_is_refused_when_something_could_not_be_read(setup: Setup) -> None:
     setup.ingest(document("a", 1), document("b", 1))
     lost = UnreadableDocument("dir/b.md", InvalidInputError("no permission"))
-    for report in (setup.plan(document("a", 1), lost, prune=True), setup.ingest(document("a", 1), lost, prune=True)):
+    for report in (
+        setup.plan(document("a", 1), lost, prune=True),
+        setup.ingest(document("a", 1), lost, prune=True),
+    ):
         assert report.pruned == 0
         assert report.prune_refused is not None
         assert "could not be read" in report.prune_refused
@@ -309,7 +317,10 @@ def test_prune_keeps_what_failed_for_another_reason(setup: Setup) -> None:
         (Document("a\0b", "x"), "must not be empty or hold NUL"),
         (Document("bad", 5), "the text must be a str, not int"),  # type: ignore[arg-type]
         (Document(5, "x"), "the source must be a str"),  # type: ignore[arg-type]
-        (Document("bad", "x", {"_source": "me"}), "the metadata uses _source, which polyvec keeps for itself"),
+        (
+            Document("bad", "x", {"_source": "me"}),
+            "the metadata uses _source, which polyvec keeps for itself",
+        ),
         (Document("bad", "x", {"_hash": 1, "_end": 2}), "uses _end, _hash"),
         (Document("bad", "x", {"when": datetime(2024, 1, 1)}), "without a time zone"),  # noqa: DTZ001
         (Document("bad", "x", {"n": 2**63}), "does not fit in an int64"),
@@ -326,7 +337,7 @@ def test_a_document_that_breaks_a_rule_is_reported_and_the_rest_goes_on(
         assert [(item.source, match in item.reason) for item in report.failures] == [(bad.source, True)]
     assert sorted(state(setup.collection)) == ["also good#0", "good#0", "good#1"]
     fresh = Setup()
-    with pytest.raises(InvalidInputError, match=match.split("(")[0]) as caught:
+    with pytest.raises(InvalidInputError, match=match.split("(", maxsplit=1)[0]) as caught:
         fresh.ingest(*documents, fail_fast=True)
     assert isinstance(caught.value.report, IngestReport)
     assert [item.source for item in caught.value.report.failures] == [bad.source]
@@ -388,16 +399,24 @@ def test_a_long_document_that_fails_is_given_up(setup: Setup, monkeypatch: pytes
     assert setup.collection.count() == 41
 
 
-@pytest.mark.parametrize("vectors", [np.zeros((1, 16)), np.full((1, 16), np.nan), np.ones((1, 15)), np.ones((2, 16))])
+@pytest.mark.parametrize(
+    "vectors", [np.zeros((1, 16)), np.full((1, 16), np.nan), np.ones((1, 15)), np.ones((2, 16))]
+)
 def test_wrong_vectors_of_an_embedder_are_reported(setup: Setup, vectors: FloatArray) -> None:
     """Of an embedder of somebody else's, which checks nothing itself."""
     good = setup.embedder.embed_documents
 
-    def embed(texts: list[str]) -> Any:
-        return vectors if texts == ["bad"] else np.full((len(texts), 16), np.inf) if "bad" in texts else good(texts)
+    class Theirs:
+        space, max_tokens, batch_size = setup.embedder.space, 100, 8
 
-    setup.embedder.embed_documents = embed  # type: ignore[assignment, method-assign]
-    report = setup.ingest(Document("a", "bad"), Document("b", "good"))
+        def embed_documents(self, texts: list[str]) -> Any:
+            if texts == ["bad"]:
+                return vectors
+            return np.full((len(texts), 16), np.inf) if "bad" in texts else good(texts)
+
+    theirs: Any = Theirs()
+    pipeline = Pipeline(theirs, setup.collection, chunk_tokens=32)
+    report = pipeline.ingest([Document("a", "bad"), Document("b", "good")])
     assert [item.source for item in report.failures] == ["a"]
     assert list(state(setup.collection)) == ["b#0"]
 
@@ -446,7 +465,8 @@ def test_a_record_that_the_database_refuses_fails_its_document(setup: Setup) -> 
 
 
 @pytest.mark.parametrize(
-    "error", [BackendUnavailableError("gone"), BackendError("odd"), AuthenticationError("no"), OSError("disk")]
+    "error",
+    [BackendUnavailableError("gone"), BackendError("odd"), AuthenticationError("no"), OSError("disk")],
 )
 def test_a_database_that_fails_ends_the_run(setup: Setup, error: Exception) -> None:
     def around(name: str, call: Any, args: Any, options: dict[str, Any]) -> Any:
@@ -500,7 +520,9 @@ def test_embedding_goes_on_while_the_batch_before_is_written(setup: Setup) -> No
     assert overlapped[0] is True
 
 
-def test_documents_are_read_no_further_ahead_than_a_window(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_documents_are_read_no_further_ahead_than_a_window(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ingest, "WINDOW", 10)
     ahead = []
     read = 0
@@ -552,7 +574,7 @@ def test_progress(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     assert last.tokens == report.tokens > 0
     assert last.rate == pytest.approx(40 / last.elapsed_s)
     assert len(seen) > 10
-    for before, after in zip(seen, seen[1:], strict=False):
+    for before, after in pairwise(seen):
         assert before.documents <= after.documents
         assert before.written <= after.written
     seen.clear()
@@ -577,10 +599,15 @@ def test_memory_is_bounded_by_the_window(monkeypatch: pytest.MonkeyPatch) -> Non
         def flush(self) -> None:
             pass
 
+    class Constant(WatchedEmbedder):
+        """Is quick under tracemalloc, and remembers nothing."""
+
+        def _do_embed(self, texts: list[str]) -> FloatArray:
+            return np.ones((len(texts), 16), np.float32)
+
     def peak(count: int) -> int:
-        embedder = WatchedEmbedder(batch_size=50)
+        embedder = Constant(batch_size=50)
         sink: Any = Sink(new_collection(embedder))
-        monkeypatch.setattr(embedder, "calls", Forgetful())
         tracemalloc.start()
         Pipeline(embedder, sink).ingest(Document(f"d{n}", f"{n} " + "words " * 100) for n in range(count))
         used = tracemalloc.get_traced_memory()[1]
@@ -588,14 +615,10 @@ def test_memory_is_bounded_by_the_window(monkeypatch: pytest.MonkeyPatch) -> Non
         assert sink.written == count
         return used
 
-    class Forgetful(list[Any]):
-        def append(self, item: object) -> None:
-            pass
-
     monkeypatch.setattr(ingest, "WINDOW", 100)
     peak(10)
-    small, large = peak(500), peak(5000)
-    assert large - small < 4500 * 200  # the sources seen, and nothing else: a document has 600 bytes
+    small, large = peak(300), peak(3000)
+    assert large - small < 2700 * 200  # the sources seen, and nothing else: a document has 600 bytes
 
 
 # Plan --------------------------------------------------------------------------------------------------
@@ -604,7 +627,12 @@ def test_memory_is_bounded_by_the_window(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_plan_says_what_ingest_does_and_does_nothing(setup: Setup) -> None:
     setup.ingest(document("a", 1, 2, 3, 4), document("b", 1, 2, year=1), document("gone", 1))
     before = state(setup.collection)
-    documents = [document("a", 1, 9), document("b", 1, 2, year=2), document("new", 1), document("newer", 5, _end=1)]
+    documents = [
+        document("a", 1, 9),
+        document("b", 1, 2, year=2),
+        document("new", 1),
+        document("newer", 5, _end=1),
+    ]
     setup.embedder.calls.clear()
     setup.watched.calls.clear()
     plan = setup.plan(*documents, prune=True)
@@ -677,13 +705,17 @@ def test_wrong_sizes(setup: Setup, options: dict[str, Any], match: str) -> None:
 
 
 def test_search(setup: Setup) -> None:
-    texts = {"tea": "Green tea is steeped for two minutes.", "bike": "A bicycle chain needs oil.", "cat": "Cats sleep."}
+    texts = {
+        "tea": "Green tea is steeped for two minutes.",
+        "bike": "A bicycle chain needs oil.",
+        "cat": "Cats sleep.",
+    }
     setup.ingest(*(Document(name, text, {"n": n}) for n, (name, text) in enumerate(texts.items())))
     match = setup.pipeline.search("bicycle chain", limit=1)[0]
     assert (match.text, match.metadata["_source"], match.metadata["_start"]) == (texts["bike"], "bike", 0)
-    assert match.score > 0.5
+    assert match.score > 0.4
     everything = setup.pipeline.search("cats", exact=True)
-    assert [item.metadata["_source"] for item in everything][0] == "cat"
+    assert everything[0].metadata["_source"] == "cat"
     assert setup.pipeline.search("cats", offset=1, exact=True) == everything[1:]
     assert [item.id for item in setup.pipeline.search("cats", filter="n < 2", limit=5)] == [
         item.id for item in everything if item.id != "cat#0"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import polyvec
-from polyvec import Collection, Document, Embedder, RecordBatch, WriteReport
+from polyvec import Collection, Document, Embedder, RecordBatch
 from polyvec.embed.hashing import HashEmbedder
 from polyvec.types import FloatArray
 
@@ -30,7 +30,9 @@ def new_collection(embedder: Embedder) -> Collection:
 
 def paragraphs(name: str, *numbers: int) -> str:
     """Return a text of which each paragraph is a chunk of its own (with at most 32 tokens)."""
-    return "\n\n".join(f"Paragraph {number} of {name} tells of {'things ' * 15}and ends." for number in numbers)
+    return "\n\n".join(
+        f"Paragraph {number} of {name} tells of {'things ' * 15}and ends." for number in numbers
+    )
 
 
 def document(name: str, *numbers: int, **metadata: object) -> Document:
@@ -135,11 +137,3 @@ def odd_rows(batch: RecordBatch) -> RecordBatch:
     assert batch.texts is not None
     assert batch.metadatas is not None
     return RecordBatch(batch.ids[1::2], batch.vectors[1::2], batch.texts[1::2], batch.metadatas[1::2])
-
-
-def wrote(report: WriteReport) -> int:
-    return report.written
-
-
-def sources(documents: Sequence[Document]) -> list[str]:
-    return [item.source for item in documents]

@@ -117,8 +117,6 @@ class QdrantStore(BaseVectorStore):
                 else models.HnswConfigDiff(m=index.m, ef_construct=index.ef_construction),
                 metadata={SPEC_KEY: spec.to_json(spec_)},
             )
-            if self.local is not None:
-                self.local.namespaces[name] = set()
         self.create_indexes(name, range_indexes(spec_))
 
     def create_indexes(self, name: str, ranges: Iterable[str]) -> None:

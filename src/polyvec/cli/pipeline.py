@@ -103,7 +103,7 @@ def ingest(
     as_json: JsonOption = False,
     _debug: DebugOption = False,
 ) -> None:
-    """Read files, cut them into chunks, embed these, and write them.
+    """Read files, chunk and embed them, and write them to a store.
 
     The collection is made if there is none. What is in it already is not embedded again, so a run that was
     interrupted can be run again, and running it twice changes nothing. The exit code is 1 if a document

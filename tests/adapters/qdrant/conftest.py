@@ -6,9 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.adapters.qdrant.engine import Engine
-from tests.adapters.qdrant.servers import Server, over_grpc, rest
-
-FACES = {"rest": rest, "grpc": over_grpc}
+from tests.adapters.qdrant.servers import FACES, Server, rest
 
 
 @pytest.fixture
@@ -30,11 +28,4 @@ def server(request: pytest.FixtureRequest, engine: Engine) -> Iterator[Server]:
 def rest_server(engine: Engine) -> Iterator[Server]:
     """A stand-in for a server, over REST."""
     with rest(engine) as face:
-        yield face
-
-
-@pytest.fixture
-def grpc_server(engine: Engine) -> Iterator[Server]:
-    """A stand-in for a server, over gRPC."""
-    with over_grpc(engine) as face:
         yield face

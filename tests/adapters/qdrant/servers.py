@@ -413,3 +413,6 @@ def over_grpc(engine: Engine) -> Iterator[Server]:
         finally:
             face.stopping.set()
             server.stop(0).wait()
+
+
+FACES = {"rest": rest, "grpc": over_grpc}

@@ -9,8 +9,10 @@ import pytest
 import polyvec
 from polyvec.testing.contract import *  # noqa: F403  # the tests are what is imported
 from polyvec.testing.plugin import OpenStore
-from tests.adapters.qdrant.conftest import FACES
 from tests.adapters.qdrant.engine import Engine
+from tests.adapters.qdrant.servers import FACES
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="session", params=FACES)

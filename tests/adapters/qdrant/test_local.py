@@ -1,4 +1,4 @@
-"""Options of every kind of store, and the driver's local mode: shared in the process, one thread at a time."""
+"""The options of a store, and the driver's local mode: shared in the process, one thread at a time."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ in `test_contract`; here is what the contract does not see.
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -434,6 +435,18 @@ class TestSearches:
             assert search.params.model_dump(exclude_none=True) == expected.model_dump(exclude_none=True)
             assert search.query in (A, models.NearestQuery(nearest=A))
 
+    def test_explain_shows_what_is_sent(self, docs: QdrantCollection, server: Server) -> None:
+        filter = (F("year") >= 2020.5) & ~(F("lang") == "ko")
+        docs.scoped("a").query(A, filter=filter, limit=7)
+        search = searches(server)[0][0].model_copy(update={"query": None, "with_payload": None, "limit": 7})
+        before = len(server.calls)
+        explained = docs.scoped("a").explain(filter, limit=7)
+        assert len(server.calls) == before
+        # over gRPC what is empty and what is absent are the same
+        assert models.QueryRequest.model_validate(json.loads(json.dumps(explained.native))) == _bare(search)
+        assert len(explained.notes) == 3
+        assert len(docs.explain().notes) == 1
+
     def test_without_a_graph(self, store: QdrantStore, server: Server) -> None:
         flat = store.create_collection("flat", 4, index=FlatIndex())
         flat.upsert(Record("a", A, None, {"n": 1}))
@@ -457,6 +470,24 @@ class TestSearches:
         assert len(docs.query(A, limit=100)) == 30
         assert len(searches(server)) == 1, "without a filter there is nothing to fall apart"
 
+    def test_the_exact_answer_replaces_the_short_one(
+        self, docs: QdrantCollection, engine: Engine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        written = data.records(30, 4)
+        docs.upsert(written)
+        complete = engine.query
+
+        def falls_apart(name: str, request: models.QueryRequest) -> list[models.ScoredPoint]:
+            found = complete(name, request)
+            torn = request.params is not None and not request.params.exact and request.query != whole
+            return found[:2] if torn else found
+
+        rows = data.vectors(3, 4, seed=9)
+        whole = models.NearestQuery(nearest=(rows[1] / np.linalg.norm(rows[1])).tolist())
+        monkeypatch.setattr(engine, "query", falls_apart)
+        for vector, matches_ in zip(rows, docs.query_many(rows, filter=F("third") == 1), strict=True):
+            assert_best(matches_, truth(written, "cosine", vector, F("third") == 1), limit=10)
+
     def test_a_score_beyond_float32_is_an_error(self, store: QdrantStore) -> None:
         large = store.create_collection("large", 2, "dot")
         large.upsert([Record("a", [3e30, 1e30]), Record("b", [1, 2])])
@@ -466,6 +497,18 @@ class TestSearches:
         assert [match.id for match in large.query([1, 1])] == ["a", "b"]
         with pytest.raises(BackendError, match="beyond float32"):
             large.query([1e30, 1e20])
+
+
+def _bare(search: models.QueryRequest) -> models.QueryRequest:
+    """Without what is empty or unset."""
+
+    def strip(value: object) -> object:
+        if isinstance(value, dict):
+            kept = {key: strip(item) for key, item in value.items()}
+            return {key: item for key, item in kept.items() if item not in (None, [], False)}
+        return [strip(item) for item in value] if isinstance(value, list) else value
+
+    return models.QueryRequest.model_validate(strip(search.model_dump(mode="json", exclude_none=True)))
 
 
 def _acorn(max_selectivity: float | None) -> models.SearchParams:

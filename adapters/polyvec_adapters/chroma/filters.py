@@ -1,0 +1,102 @@
+"""From a filter to Chroma's `where`: tests on the list of tokens, and ranges on the companions.
+
+Chroma merges metadata, so a record may still have the companion of a key that it has lost. The list of tokens
+is replaced as a whole by every write, and holds the names of the companions that are alive. A `strict` range
+asks for both; it is exact, but Chroma then collects every record with that key first (measured with 10,000
+records: 2.7 times the time). A loose one leaves the name out and may match too many records, never too few.
+
+Syntax: https://docs.trychroma.com/docs/querying-collections/metadata-filtering, chromadb 1.5.9.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, TypeAlias
+
+from polyvec.errors import UnsupportedFilterError
+from polyvec.filters import And, Filter, Not, Or, push_negations
+from polyvec.tokens import HasAny, InRange, RangeOperator, compile_filter
+from polyvec_adapters.chroma.records import BUCKET, TOKENS
+
+Where: TypeAlias = dict[str, Any]
+
+WIDTH: Final = 8
+"""Most operands of one native `$and` or `$or`; more are nested.
+
+The engine makes a chain of them, and SQLite refuses expressions more than 1,000 deep
+(https://www.sqlite.org/limits.html)."""
+
+MAX_DEPTH: Final = 60
+"""Most `$and` and `$or` inside each other: 63 are answered with "Invalid where clause" (tried, 1.5.9)."""
+
+MAX_VARIABLES: Final = 32_000
+"""Most SQL variables, of SQLite's 32,766; a test on a token needs 2, a range 4."""
+
+_INVERSE: Final[dict[RangeOperator, RangeOperator]] = {"lt": "gte", "gte": "lt", "gt": "lte", "lte": "gt"}
+
+
+def to_native(filter: Filter, *, strict: bool = True) -> Where:
+    """Return the `where` of a normalised filter.
+
+    Args:
+        filter: Normalised.
+        strict: False for one that is faster and may match more records; equal where there is no such one.
+
+    Raises:
+        UnsupportedFilterError: It is larger than what the engine takes.
+    """
+    where = _translate(push_negations(compile_filter(filter)), strict=strict)
+    depth, variables = _size(where)
+    if depth > MAX_DEPTH or variables > MAX_VARIABLES:
+        raise UnsupportedFilterError(
+            f"the filter is too large for Chroma: nested {depth} deep ({MAX_DEPTH} at most) with {variables} "
+            f"SQL variables ({MAX_VARIABLES} at most); use fewer values in its lists"
+        )
+    return where
+
+
+def in_buckets(buckets: Sequence[int], where: Where | None) -> Where:
+    """Return a `where` for the records of some buckets for which `where` holds too."""
+    within: Where = {BUCKET: {"$in": list(buckets)}}
+    return within if where is None else {"$and": [within, where]}
+
+
+def _translate(node: Filter, *, strict: bool) -> Where:
+    match node:
+        case And(operands):
+            return _join("$and", [_translate(operand, strict=strict) for operand in operands])
+        case Or(operands):
+            return _join("$or", [_translate(operand, strict=strict) for operand in operands])
+        case HasAny(tokens):
+            return _join("$or", [_has(token) for token in tokens])
+        case Not(HasAny(tokens)):
+            return _join("$and", [_lacks(token) for token in tokens])
+        case InRange(field, operator, bound):
+            within: Where = {field: {f"${operator}": bound}}
+            return {"$and": [_has(field), within]} if strict else within
+        case Not(InRange(field, operator, bound)):
+            return {"$or": [_lacks(field), {field: {f"${_INVERSE[operator]}": bound}}]}
+    raise TypeError(f"{type(node).__name__} is not a node of a compiled filter")
+
+
+def _has(token: str) -> Where:
+    return {TOKENS: {"$contains": token}}
+
+
+def _lacks(token: str) -> Where:
+    return {TOKENS: {"$not_contains": token}}
+
+
+def _join(operator: str, parts: list[Where]) -> Where:
+    while len(parts) > WIDTH:
+        parts = [_join(operator, parts[start : start + WIDTH]) for start in range(0, len(parts), WIDTH)]
+    return parts[0] if len(parts) == 1 else {operator: parts}
+
+
+def _size(where: Where) -> tuple[int, int]:
+    """Return how deep `$and` and `$or` nest, and about how many SQL variables there will be."""
+    [(key, value)] = where.items()
+    if isinstance(value, list):
+        sizes = [_size(part) for part in value]
+        return 1 + max(depth for depth, _ in sizes), sum(variables for _, variables in sizes)
+    return 0, 2 if key == TOKENS else 4
