@@ -199,13 +199,12 @@ class _Splitter:
         return min(fresh, self._skip_spaces(earliest))
 
     def _characters(self, start: int, most: int) -> list[int]:
-        """Return where the characters that a reader sees end, from `start` to `most`, ascending."""
+        """Return where the characters that a reader sees end, ascending, and rightly so up to `most`."""
         # which tiktoken needs, too; \X is an extended grapheme cluster of Unicode
         import regex  # type: ignore[import-untyped]
 
-        # one more code point, since it decides whether `most` is such an end
-        ends = [found.end() for found in regex.finditer(r"\X", self.text, pos=start, endpos=most + 1)]
-        return ends[:-1] if ends and ends[-1] > most else ends
+        # the code point after `most` decides whether a character ends there
+        return [found.end() for found in regex.finditer(r"\X", self.text, pos=start, endpos=most + 1)]
 
     def _token_end(self, tokens: int) -> int:
         """Return how many characters the first so many tokens complete."""

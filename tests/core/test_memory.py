@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -122,38 +121,54 @@ def test_a_read_never_undoes_a_write(docs: MemoryCollection, monkeypatch: pytest
     assert isinstance(table, Table)
 
 
-def test_writers_of_one_store_do_not_lose_each_others_writes() -> None:
-    """Two connections to one name, several threads, changes that depend on what is there."""
-    stores = [connect("memory://core-memory"), connect("memory://core-memory")]
-    stores[0].create_collection("docs", 2)
-    start = threading.Barrier(4, timeout=10)
-    errors: list[BaseException] = []
+def test_a_change_reads_and_writes_under_one_lock(
+    docs: MemoryCollection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else two writers at once would lose the writes of one of them."""
+    docs.upsert([Record(id, [1, 0], metadata={"k": id}) for id in "abcd"])
+    log: list[str] = []
 
-    def write(worker: int) -> None:
-        try:
-            docs = stores[worker % 2].collection("docs")
-            start.wait()
-            for i in range(60):
-                docs.upsert(Record(f"{worker}-{i}", [1, i], metadata={"w": worker}))
-                docs.delete(filter=(F("w") == worker) & (F("gone") == True))  # noqa: E712  # a literal
-                docs.update_metadata([f"{worker}-{i}"], set={"gone": i % 2 == 0})
-        except BaseException as error:  # noqa: BLE001  # shown below
-            errors.append(error)
+    class Lock:
+        def __enter__(self) -> None:
+            log.append("lock")
 
-    threads = [threading.Thread(target=write, args=(worker,)) for worker in range(4)]
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(30)
-    finally:
-        sys.setswitchinterval(interval)
-    assert errors == []
-    docs = stores[1].collection("docs")
-    assert docs.count(F("gone") == False) == 4 * 30  # noqa: E712  # a literal
-    stores[0].drop_collection("docs")
+        def __exit__(self, *_: object) -> None:
+            log.append("unlock")
+
+    class Spaces(dict[str, Space]):
+        def get(self, name: str, default: Any = None) -> Any:
+            log.append("read")
+            return super().get(name, default)
+
+        def __setitem__(self, name: str, space: Space) -> None:
+            log.append("write")
+            super().__setitem__(name, space)
+
+    table = docs.store.tables["docs"]
+    monkeypatch.setattr(table, "spaces", Spaces(table.spaces))
+    monkeypatch.setattr(MemoryStore, "lock", Lock())
+    batch = RecordBatch(["e"], np.ones((1, 2), np.float32), [None], [{}])
+    changes: list[Callable[[], object]] = [
+        lambda: docs._do_upsert(batch, wait=True),
+        lambda: docs._do_set_metadata(["a"], [{}]),
+        lambda: docs._do_delete(["a"]),
+        lambda: docs._do_delete_where(F("k") == "b"),
+    ]
+    for change in changes:
+        log.clear()
+        change()
+        assert (log[0], log[-1]) == ("lock", "unlock"), "nothing is read before or written after"
+        assert log.count("write") == 1
+        assert log.index("read") < log.index("write")
+    assert {record.id for record in docs.scan()} == {"c", "d", "e"}
+
+
+def test_two_connections_to_one_name_share_the_lock() -> None:
+    one, two = connect("memory://core-memory"), connect("memory://core-memory")
+    assert isinstance(one, MemoryStore)
+    assert isinstance(two, MemoryStore)
+    assert one.tables is two.tables
+    assert one.lock is two.lock
 
 
 def test_replacing_metadata_of_a_record_that_is_gone(docs: MemoryCollection) -> None:

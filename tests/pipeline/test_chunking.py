@@ -68,6 +68,17 @@ def test_no_character_is_cut(text: str, limit: int, overlapping: bool) -> None:
         assert {chunk.start, chunk.end} <= edges
 
 
+@pytest.mark.parametrize(
+    "unit", [FAMILY, "🇰🇷", JAMO, "e\u0301\u0302", "👍🏽", "\U0001f3f4\U000e0067\U000e0062\U000e007f"]
+)
+def test_no_character_of_a_long_word_is_cut(unit: str) -> None:
+    text = unit * 100
+    for limit in range(40, 48):
+        for overlap in (0, 20):
+            for chunk in chunk_text(text, chunk_tokens=limit, overlap_tokens=overlap):
+                assert chunk.start % len(unit) == chunk.end % len(unit) == 0
+
+
 def test_a_character_longer_than_a_chunk_is_cut_between_code_points() -> None:
     text = "a" + "\u0301" * 1000
     chunks = chunk_text(text, chunk_tokens=10, overlap_tokens=0)
@@ -90,6 +101,14 @@ def test_sentences_stay_whole() -> None:
         "Was it late? 네. 그렇습니다.",
         "이것도요.",
     ]
+
+
+@pytest.mark.parametrize("word", ["J.", "Dr.", "Mrs.", "Prof.", "e.g.", "Fig."])
+def test_an_abbreviation_ends_no_sentence(word: str) -> None:
+    first = "We met at noon in the old house."
+    second = f"It was warm, and then {word} Smith came in, and all left."
+    for limit in range(count(second), count(f"{first} {second}")):
+        assert texts(chunk_text(f"{first} {second}", chunk_tokens=limit, overlap_tokens=0)) == [first, second]
 
 
 @pytest.mark.parametrize(
@@ -154,8 +173,10 @@ def test_the_overlap_is_a_tenth_unless_it_is_said() -> None:
 def test_a_sentence_that_leaves_no_room_for_the_overlap_comes_without_it() -> None:
     short, long = "Yes it is.", "This one needs every token that one chunk can have, all of it, to the end."
     limit = count(long)
-    chunks = chunk_text(f"{short} {short} {long} {short}", chunk_tokens=limit, overlap_tokens=limit // 2)
-    assert long in texts(chunks)
+    chunks = chunk_text(f"{short} {short} {long} {short}", chunk_tokens=limit, overlap_tokens=5)
+    assert texts(chunks) == [f"{short} {short}", long, short]
+    fits = chunk_text(f"{short} {short} {long} {short}", chunk_tokens=limit + 5, overlap_tokens=5)
+    assert texts(fits)[1] == f"{short} {long}"  # so there was something to repeat
 
 
 def test_a_giant_sentence_is_cut_at_words_and_repeats_words() -> None:

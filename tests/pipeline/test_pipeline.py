@@ -382,6 +382,29 @@ def test_a_failing_text_fails_every_document_that_has_it(setup: Setup) -> None:
     assert list(state(setup.collection)) == ["b#0"]
 
 
+def test_a_document_that_fails_keeps_what_the_collection_has(setup: Setup) -> None:
+    setup.ingest(document("a", 1, 2, 3))
+    before = state(setup.collection)
+
+    def before_call(texts: list[str]) -> None:
+        if "bad" in texts:
+            raise BackendError("refused")
+
+    setup.embedder.before = before_call
+    report = setup.ingest(Document("a", "bad"), document("b", 1))
+    assert (len(report.failures), report.deleted) == (1, 0)
+    assert before.items() < state(setup.collection).items()
+
+
+def test_what_was_written_is_made_visible_before_it_is_counted(setup: Setup) -> None:
+    setup.ingest(document("a", 1, 2, 3))
+    setup.ingest(document("a", 1, 9))
+    calls = [call for call in setup.watched.calls if call != "info"]
+    assert calls == ["count", "get", "upsert", "flush", "count", "scan_batches", "delete"]
+    setup.ingest(document("new", 1))
+    assert setup.watched.calls[-2:] == ["flush", "count"]
+
+
 def test_a_long_document_that_fails_is_given_up(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ingest, "WINDOW", 5)
 

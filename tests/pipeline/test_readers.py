@@ -104,16 +104,14 @@ def test_a_wrong_name_is_an_error_at_once(patterns: tuple[str, ...], match: str)
 
 
 def test_a_file_that_cannot_be_read_is_passed_on_as_such() -> None:
-    write("docs/a.md", b"x\xe9")
+    write("docs/a.md", b"\xff")
     write("docs/b.md", "fine")
     Path("docs/c.md").symlink_to("nowhere")
     documents = list(read("docs"))
     assert [item.source for item in documents] == ["docs/a.md", "docs/b.md", "docs/c.md"]
+    reason = "'utf-8' codec can't decode byte 0xff in position 0: invalid start byte"
     assert problems(documents) == [
-        (
-            "docs/a.md",
-            "docs/a.md: cannot be read: 'utf-8' codec can't decode byte 0xe9 in position 1: unexpected end of data",
-        ),
+        ("docs/a.md", f"docs/a.md: cannot be read: {reason}"),
         ("docs/c.md", "docs/c.md: cannot be read: No such file or directory"),
     ]
     with pytest.raises(InvalidInputError, match="cannot be read"):

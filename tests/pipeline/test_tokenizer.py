@@ -58,6 +58,25 @@ def test_cutting_a_long_text_changes_no_token() -> None:
 
 
 @settings(deadline=None)
+@given(st.lists(st.tuples(st.text("ab.,1가\n", min_size=1, max_size=6), st.sampled_from([" ", "  ", "   "]))))
+def test_no_token_reaches_across_a_cut(words: list[tuple[str, str]]) -> None:
+    text = "".join(word + spaces for word, spaces in words)
+    lengths = []
+
+    class Encoding:
+        def encode_ordinary(self, piece: str) -> list[int]:
+            lengths.append(len(piece))
+            return whole.encode_ordinary(piece)
+
+    whole = tokenizer._encoding()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenizer, "_PIECE", 40)
+        patch.setattr(tokenizer, "_encoding", Encoding)
+        assert tokenizer.encode(text) == whole.encode_ordinary(text)
+    assert max(lengths) <= 40
+
+
+@settings(deadline=None)
 @given(TEXTS)
 def test_char_ends(text: str) -> None:
     ends = tokenizer.char_ends(text)

@@ -51,14 +51,16 @@ from polyvec_adapters.chroma.names import entry_name, space_name, space_prefix
 from polyvec_adapters.chroma.records import (
     ANCHOR,
     BUCKETS,
+    EMPTY_DOCUMENT,
     TOO_LONG,
     anchor,
     configuration,
     decode,
     encode,
-    encode_metadata,
+    encode_filterable,
     encode_vectors,
     include,
+    replace_metadata,
     score,
     too_long,
 )
@@ -230,6 +232,8 @@ class ChromaStore(BaseVectorStore):
         return self.client
 
     def _do_connect(self) -> None:
+        # a change of metadata reads the document that it changes, and must not undo a write in between
+        self.writing = threading.Lock()
         with _OPENING:
             self.client = ChromaClient(self.config)
 
@@ -328,7 +332,8 @@ class ChromaCollection(BaseCollection):
     def _do_upsert(self, batch: RecordBatch, *, wait: bool) -> dict[str, PolyvecError]:
         columns, refused = encode(batch, self.spec.metric)
         if columns["ids"]:
-            self._run(lambda native: native.upsert(**columns), create=True)
+            with self.store.writing:
+                self._run(lambda native: native.upsert(**columns), create=True)
         return refused
 
     def _do_get(self, ids: list[str], fields: Fields) -> RecordBatch:
@@ -353,8 +358,20 @@ class ChromaCollection(BaseCollection):
         return page or (self._nothing(fields), None)
 
     def _do_set_metadata(self, ids: list[str], metadatas: Sequence[Metadata]) -> None:
-        kept: list[Any] = [encode_metadata(metadata) for metadata in metadatas]
-        self._run(lambda native: native.update(ids, metadatas=kept))
+        new = dict(zip(ids, metadatas, strict=True))
+
+        def update(native: Collection) -> None:
+            got = native.get(ids, include=["documents"])
+            documents = [
+                replace_metadata(document or EMPTY_DOCUMENT, new[id])
+                for id, document in zip(got["ids"], got["documents"] or (), strict=True)
+            ]
+            filterable: list[Any] = [encode_filterable(new[id]) for id in got["ids"]]
+            if documents:
+                native.update(got["ids"], documents=documents, metadatas=filterable)
+
+        with self.store.writing:
+            self._run(update)
 
     def _do_delete(self, ids: list[str]) -> None:
         self._run(lambda native: native.delete(ids))
@@ -389,7 +406,7 @@ class ChromaCollection(BaseCollection):
         if not ids:
             return self._nothing(fields)
         got = native.get(ids, include=include(fields, self.spec.metric))
-        return decode(got["ids"], got["metadatas"], got["embeddings"], fields, self.spec)
+        return decode(got["ids"], got["documents"], got["embeddings"], fields, self.spec)
 
     def _matching(self, native: Collection, filter: Filter | None) -> int:
         if filter is not None:
@@ -441,10 +458,10 @@ class ChromaCollection(BaseCollection):
 
             columns = {
                 name: None if got[name] is None else [got[name][row][place] for place in kept]
-                for name in ("metadatas", "embeddings", "distances")
+                for name in ("documents", "embeddings", "distances")
             }
             records = decode(
-                [ids[place] for place in kept], columns["metadatas"], columns["embeddings"], fields, self.spec
+                [ids[place] for place in kept], columns["documents"], columns["embeddings"], fields, self.spec
             )
             found.append(Hits(records, score(columns["distances"] or [], metric)))
         return found

@@ -105,8 +105,10 @@ def test_hostile_records_come_back(metric: Metric) -> None:
 @pytest.mark.parametrize("metric", METRICS)
 def test_vectors_of_every_magnitude_come_back(metric: Metric) -> None:
     largest = float(np.finfo(np.float32).max)
-    rows = [[3 * 10.0**power, -(10.0**power), 0] for power in range(-44, 38)]
-    given = np.array([*rows, [largest, -largest, 0], [1e-45, 0, 0], [largest, 0, 0]], np.float32)
+    rows: list[list[float]] = [[3 * 10.0**power, -(10.0**power), 0] for power in range(-44, 38)]
+    rows += [[largest, -largest, 0], [1e-45, 0, 0], [largest, 0, 0]]
+    rows += [[largest, 2.0642742836188225e38, 2.482347885463245e38]]  # rounds up, beyond the largest
+    given = np.array(rows, np.float32)
     got = there_and_back(batch(given), metric).vectors
     assert got is not None
     assert np.isfinite(got).all()

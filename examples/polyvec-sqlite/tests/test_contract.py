@@ -1,0 +1,1 @@
+from polyvec.testing.contract import *  # noqa: F403
