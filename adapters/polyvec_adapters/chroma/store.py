@@ -311,7 +311,7 @@ class ChromaCollection(BaseCollection):
                 configuration=configuration(self.spec),  # type: ignore[arg-type]  # a TypedDict
                 metadata={"polyvec_collection": self.name, "polyvec_namespace": self.namespace},
             )
-            self._native.upsert(**anchor(self.spec))
+            self._native.add(**anchor(self.spec))  # ignored where it is there already
         else:
             self._native = self.store.find(name)
         return self._native

@@ -1,55 +1,36 @@
-"""How adapters are written: the public methods, done once, over hooks that talk to one driver.
-
-A public method checks its arguments and the backend's capabilities, cuts the work into batches, calls a hook
-`_do_...`, tries again what is retryable, translates the driver's errors and puts the result in order. A hook
-gets checked input of one batch, calls the driver and returns plain values; it catches nothing. The methods
-are documented in `polyvec.protocol`.
-"""
+"""The public methods of a collection, over its hooks."""
 
 from __future__ import annotations
 
-import difflib
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from numbers import Real
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, NoReturn, Self, TypeVar, final
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, TypeVar, final
 
 from polyvec import batches as _batches
-from polyvec import spec as _spec
+from polyvec.base.hooks import CollectionHooks, Fields, Hits
+from polyvec.base.ranking import MOST_TIES, cut_within_tie, ranked
 from polyvec.batches import Limits, check_ids, check_name, check_vectors, chunks, records_of, take
-from polyvec.capabilities import Capabilities
 from polyvec.errors import (
     AuthenticationError,
     BackendError,
     BackendTimeoutError,
     BackendUnavailableError,
-    CollectionExistsError,
-    CollectionNotFoundError,
     InvalidInputError,
     PolyvecError,
     RateLimitedError,
     RecordNotFoundError,
-    SpecMismatchError,
     UnsupportedOperationError,
     shown,
 )
 from polyvec.filters import NEVER, Filter, check_filter, normalise
 from polyvec.metadata import check_key, check_metadata
-from polyvec.retry import RetryPolicy
 from polyvec.types import (
     CollectionSpec,
-    EmbeddingSpace,
     Explanation,
     FloatArray,
-    Index,
     Match,
     Metadata,
-    Metric,
     Record,
     RecordBatch,
     Vector,
@@ -59,14 +40,11 @@ from polyvec.types import (
 from polyvec.writer import send_all
 
 if TYPE_CHECKING:
-    from polyvec.config import StoreConfig
-    from polyvec.protocol import FilterLike, IndexHints, Records
-    from polyvec.registry import Adapter
+    from polyvec.base.store import BaseVectorStore
+    from polyvec.protocol import FilterLike, Records
 
 T = TypeVar("T")
 
-MOST_TIES: Final = 1000
-"""A query fetches up to this many more matches to find all that tie with the last one."""
 
 _WHOLE_CALL: Final = (
     AuthenticationError, BackendUnavailableError, BackendTimeoutError, RateLimitedError,
@@ -74,119 +52,16 @@ _WHOLE_CALL: Final = (
 """Errors that say nothing about a record: the records of the call share them."""
 
 
-class Fields(NamedTuple):
-    """What a read returns besides ids; what is not asked for is not sent over the wire."""
+class BaseCollection(CollectionHooks):
+    """Base of an adapter's collection; see `polyvec.protocol.Collection` for the methods."""
 
-    vectors: bool
-    text: bool
-    metadata: bool
-
-
-class Hits(NamedTuple):
-    """What a query hook found for one vector, in any order.
-
-    Attributes:
-        records: n records.
-        scores: Shape (n,), float64; our scores (see `polyvec.scores`).
-    """
-
-    records: RecordBatch
-    scores: npt.NDArray[np.float64]
-
-
-class BaseCollection(ABC):
-    """Base of an adapter's collection; see `polyvec.protocol.Collection` for the methods.
-
-    Attributes:
-        store: The store that it belongs to.
-        spec: What it is.
-        namespace: The namespace that the hooks must confine themselves to; "" is the default one.
-    """
-
-    flush_after_write: ClassVar[bool] = False
-    """Whether a write with `wait=True` is made visible by `_do_flush`, called once after its last batch.
-
-    Otherwise `_do_upsert` makes each batch visible itself. In either case `_do_delete` and
-    `_do_set_metadata` are followed by `_do_flush` if this is True."""
-
-    def __init__(self, store: BaseVectorStore, spec: CollectionSpec, namespace: str = "") -> None:
-        self.store = store
-        self.spec = spec
-        self.namespace = namespace
+    store: BaseVectorStore
 
     def __repr__(self) -> str:
         scope = f", namespace {self.namespace!r}" if self.namespace else ""
         return (
             f"<{self.store.name} collection {self.name!r}, {self.spec.dimension} x {self.spec.metric}{scope}>"
         )
-
-    # Hooks -------------------------------------------------------------------------------------------
-
-    @abstractmethod
-    def _do_upsert(self, batch: RecordBatch, *, wait: bool) -> Mapping[str, Exception] | None:
-        """Replace the records of one batch (distinct ids, within the capabilities' limits).
-
-        Returns:
-            The driver's error for each id that was refused, where the engine says it for each record; the
-            others are written. An engine that refuses a request as a whole raises instead.
-        """
-
-    @abstractmethod
-    def _do_get(self, ids: list[str], fields: Fields) -> RecordBatch:
-        """Return the records of distinct ids, in any order, missing ones left out."""
-
-    @abstractmethod
-    def _do_query(
-        self, vectors: FloatArray, *, limit: int, filter: Filter | None, exact: bool, fields: Fields
-    ) -> list[Hits]:
-        """Return the best `limit` records for each vector; shape (n, d), a normalised filter."""
-
-    @abstractmethod
-    def _do_count(self, filter: Filter | None) -> int:
-        """Return the exact number of records for which a normalised filter holds."""
-
-    @abstractmethod
-    def _do_scan(
-        self,
-        filter: Filter | None,
-        fields: Fields,
-        *,
-        limit: int,
-        cursor: Any,
-    ) -> tuple[RecordBatch, Any]:
-        """Return up to `limit` records from a cursor on, and the cursor that goes on from there.
-
-        Args:
-            filter: Normalised.
-            fields: What to read.
-            limit: Most records; fewer do not mean the end.
-            cursor: None at the start, then whatever the last call returned; None at the end.
-        """
-
-    @abstractmethod
-    def _do_set_metadata(self, ids: list[str], metadatas: Sequence[Metadata]) -> None:
-        """Replace the metadata of records that exist, leaving vector and text alone."""
-
-    @abstractmethod
-    def _do_delete(self, ids: list[str]) -> None:
-        """Delete the records of distinct ids; unknown ones are no error."""
-
-    @abstractmethod
-    def _do_delete_where(self, filter: Filter | None) -> None:
-        """Delete the records for which a normalised filter holds; None is every record of the namespace."""
-
-    def _do_flush(self) -> None:  # noqa: B027  # nothing to do where every write is visible at once
-        """Return when reads see all earlier writes."""
-
-    @abstractmethod
-    def _do_explain(self, filter: Filter | None, *, limit: int, exact: bool) -> tuple[Any, tuple[str, ...]]:
-        """Return the native request of a query, and a sentence for each thing that was rewritten."""
-
-    def _scan_limit(self) -> int:
-        """Return how many records one page of a scan has where the caller does not say."""
-        return min(1000, self.store.capabilities.max_batch_records)
-
-    # Public methods ----------------------------------------------------------------------------------
 
     @property
     def name(self) -> str:
@@ -509,7 +384,7 @@ class BaseCollection(ABC):
         for start in range(0, len(vectors), step):
             part = vectors[start : start + step]
             for hits in self._complete(operation, part, wanted, checked, exact, fields):
-                matches = [match for match in _ranked(hits) if match.id != without]
+                matches = [match for match in ranked(hits) if match.id != without]
                 kept = [match for match in matches if min_score is None or match.score >= min_score]
                 found.append(kept[window])
         return found
@@ -556,7 +431,7 @@ class BaseCollection(ABC):
             operation, self._do_query, vectors, limit=fetch, filter=filter, exact=exact, fields=fields
         )
         while fetch < min(most, wanted + MOST_TIES):
-            tied = [row for row, hits in enumerate(found) if _cut_within_tie(hits.scores, wanted, fetch)]
+            tied = [row for row, hits in enumerate(found) if cut_within_tie(hits.scores, wanted, fetch)]
             if not tied:
                 break
             fetch = min(4 * fetch, most, wanted + MOST_TIES)
@@ -620,250 +495,11 @@ class BaseCollection(ABC):
         raise error from first.__cause__ or first
 
 
-class BaseVectorStore(ABC):
-    """Base of an adapter's store; see `polyvec.protocol.VectorStore` for the methods.
-
-    Attributes:
-        adapter: The adapter that it belongs to.
-        config: How it was opened.
-        capabilities: The adapter's, narrowed in the constructor to what this server can do.
-    """
-
-    def __init__(self, adapter: Adapter, config: StoreConfig) -> None:
-        self.adapter = adapter
-        self.config = config
-        self.capabilities: Capabilities = adapter.capabilities
-        self.retry = RetryPolicy(budget_s=config.timeout_s)
-        self._closed = False
-
-    def __repr__(self) -> str:
-        url = self.config.url
-        place = ",".join(f"{host}:{port}" if port else host for host, port in url.hosts)
-        return f"<{self.name} store {place}{url.path}>"
-
-    # Hooks -------------------------------------------------------------------------------------------
-
-    @abstractmethod
-    def _do_connect(self) -> None:
-        """Open the connection and find out that it works: the first call of a store's life."""
-
-    @abstractmethod
-    def _do_version(self) -> str:
-        """Return the version of the engine."""
-
-    @abstractmethod
-    def _do_create(self, spec: CollectionSpec) -> None:
-        """Create a collection and keep its spec; raise CollectionExistsError where there is one."""
-
-    @abstractmethod
-    def _do_open(self, name: str) -> CollectionSpec | None:
-        """Return the spec of a collection, None where there is none.
-
-        Raises:
-            ForeignCollectionError: There is one of that name, without a spec.
-        """
-
-    @abstractmethod
-    def _do_list(self) -> list[str]:
-        """Return the names of all collections that polyvec created, in any order."""
-
-    @abstractmethod
-    def _do_drop(self, name: str) -> None:
-        """Delete a collection that exists, with all its namespaces."""
-
-    @abstractmethod
-    def _do_close(self) -> None:
-        """Release the connection."""
-
-    @abstractmethod
-    def _collection(self, spec: CollectionSpec) -> BaseCollection:
-        """Return the adapter's collection object; nothing is sent."""
-
-    @abstractmethod
-    def _translate(self, error: Exception) -> PolyvecError | None:
-        """Return our error for a driver's; None for one that the adapter does not know."""
-
-    # Public methods ----------------------------------------------------------------------------------
-
-    @classmethod
-    @final
-    def open(cls, adapter: Adapter, config: StoreConfig) -> Self:
-        """Return a connected store; see `polyvec.connect`."""
-        store = cls(adapter, config)
-        store._call("connect", None, store._do_connect)
-        return store
-
-    @property
-    def name(self) -> str:
-        return self.adapter.name
-
-    @property
-    @abstractmethod
-    def native(self) -> Any:
-        """The driver's own client, for what polyvec does not cover."""
-
-    @property
-    @final
-    def version(self) -> str:
-        return self._call("version", None, self._do_version)
-
-    @final
-    def create_collection(
-        self,
-        name: str,
-        dimension: int | None = None,
-        metric: Metric = "cosine",
-        *,
-        indexes: IndexHints | None = None,
-        index: Index | None = None,
-        embedding: EmbeddingSpace | None = None,
-        exist_ok: bool = False,
-    ) -> BaseCollection:
-        operation = "create_collection"
-        try:
-            spec = _spec.make_spec(name, dimension, metric, indexes, index, embedding, self.capabilities)
-        except PolyvecError as error:
-            raise error.at(self.name, operation, str(name)) from None
-        existing = self._call(operation, name, self._do_open, name)
-        if existing is None:
-            try:
-                self._call(operation, name, self._do_create, spec)
-                return self._collection(spec)
-            except CollectionExistsError:  # somebody else was faster
-                existing = self._call(operation, name, self._do_open, name)
-                if existing is None:
-                    raise
-        if not exist_ok:
-            raise CollectionExistsError("it exists already; pass exist_ok=True to open it").at(
-                self.name, operation, name
-            )
-        if differences := _spec.differences(existing, spec):
-            raise SpecMismatchError(f"it exists and differs: {'; '.join(differences)}").at(
-                self.name, operation, name
-            )
-        return self._collection(existing)
-
-    @final
-    def collection(self, name: str) -> BaseCollection:
-        try:
-            check_name(name, "a collection's name")
-        except InvalidInputError as error:
-            raise error.at(self.name, "collection", str(name)) from None
-        spec = self._call("collection", name, self._do_open, name)
-        if spec is None:
-            raise self._missing("collection", name)
-        return self._collection(spec)
-
-    @final
-    def list_collections(self) -> list[str]:
-        return sorted(self._call("list_collections", None, self._do_list))
-
-    @final
-    def drop_collection(self, name: str, *, missing_ok: bool = False) -> None:
-        try:
-            check_name(name, "a collection's name")
-        except InvalidInputError as error:
-            raise error.at(self.name, "drop_collection", str(name)) from None
-        if self._call("drop_collection", name, self._do_open, name) is not None:
-            self._call("drop_collection", name, self._do_drop, name)
-        elif not missing_ok:
-            raise self._missing("drop_collection", name)
-
-    @final
-    def close(self) -> None:
-        if not self._closed:
-            self._closed = True
-            self._once("close", None, self._do_close)
-
-    @final
-    def __enter__(self) -> Self:
-        return self
-
-    @final
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    # The steps of the public methods -----------------------------------------------------------------
-
-    def _require_open(self, operation: str, collection: str | None) -> None:
-        if self._closed:
-            raise UnsupportedOperationError("the store is closed").at(self.name, operation, collection)
-
-    def _missing(self, operation: str, name: str) -> PolyvecError:
-        close = difflib.get_close_matches(name, self.list_collections(), n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        return CollectionNotFoundError(f"there is no such collection{hint}").at(self.name, operation, name)
-
-    def _call(
-        self,
-        operation: str,
-        collection: str | None,
-        hook: Callable[..., T],
-        *args: Any,
-        **options: Any,
-    ) -> T:
-        """Call a hook: translate its errors and try again what is retryable."""
-        self._require_open(operation, collection)
-        return self.retry.run(lambda: self._once(operation, collection, hook, *args, **options))
-
-    def _once(
-        self,
-        operation: str,
-        collection: str | None,
-        hook: Callable[..., T],
-        *args: Any,
-        **options: Any,
-    ) -> T:
-        try:
-            return hook(*args, **options)
-        except PolyvecError as error:
-            raise error.at(self.name, operation, collection) from error.__cause__
-        except Exception as error:
-            raise self._translate_any(error).at(self.name, operation, collection) from error
-
-    def _translate_any(self, error: Exception) -> PolyvecError:
-        """Return our error for a driver's, with a secret that the driver quotes replaced by `***`."""
-        translated = self._translate(error) or BackendError(f"{type(error).__name__}: {error}")
-        for secret in self.config.secrets():
-            translated.message = translated.message.replace(secret, "***")
-        translated.args = (translated.message,)
-        return translated
-
-
 def _copy(error: PolyvecError) -> PolyvecError:
     copy = type(error)(error.message).at(error.backend or "", error.operation or "", error.collection)
     if isinstance(error, RateLimitedError) and isinstance(copy, RateLimitedError):
         copy.retry_after_s = error.retry_after_s
     return copy
-
-
-def _cut_within_tie(scores: npt.NDArray[np.float64], wanted: int, fetched: int) -> bool:
-    if len(scores) < fetched or wanted >= fetched:
-        return False
-    ordered = np.sort(scores)[::-1]
-    return bool(ordered[wanted - 1] == ordered[-1])
-
-
-def _ranked(hits: Hits) -> list[Match]:
-    """Return the hits as matches, scores descending, equal scores by id."""
-    records = hits.records
-    scores = hits.scores.tolist()
-    order = sorted(range(len(records)), key=lambda row: (-scores[row], records.ids[row]))
-    return [
-        Match(
-            records.ids[row],
-            scores[row],
-            records.texts[row] if records.texts is not None else None,
-            dict(records.metadatas[row]) if records.metadatas is not None else {},
-            records.vectors[row] if records.vectors is not None else None,
-        )
-        for row in order
-    ]
 
 
 def _positive(what: str, number: object) -> int:
