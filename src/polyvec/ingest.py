@@ -1,11 +1,4 @@
-"""The steps from documents to records, and what they report; `polyvec.pipeline` is the way in.
-
-A document becomes chunks, a chunk one record:
-
-    id        `source#number`; a source too long for an id is shortened, with its hash
-    text      the chunk
-    metadata  the document's, and `_source`, `_chunk` (its number, from 0), `_start` and `_end` (where it
-              stands in the document, in characters) and `_hash` (of its text)
+"""The flow from documents to a collection; `polyvec.pipeline` is the way in.
 
 All state is in the collection, and each step can be repeated. A run asks the collection for the records of
 some chunks; writes those that are missing or differ, with the vector that the collection has already where
@@ -20,16 +13,13 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from datetime import datetime
 from hashlib import blake2b
 from itertools import islice
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
-from polyvec.batches import MAX_ID_BYTES, check_vectors
-from polyvec.chunking import chunk_text
+from polyvec.batches import check_vectors
 from polyvec.embed.base import Embedder
 from polyvec.errors import (
     AuthenticationError,
@@ -43,122 +33,22 @@ from polyvec.errors import (
     shown,
 )
 from polyvec.filters import MAX_VALUES, Exists, In
-from polyvec.metadata import check_metadata, utf8_length
+from polyvec.pieces import CHUNK, HASH, SOURCE, Entry, Piece, make_pieces, record_id, same_value
 from polyvec.protocol import Collection
 from polyvec.readers import Document, UnreadableDocument
 from polyvec.reports import IngestFailure, IngestPlan, IngestReport, OnProgress, Progress
 from polyvec.types import FloatArray, RecordBatch, WriteReport
 
-SOURCE: Final = "_source"
-CHUNK: Final = "_chunk"
-START: Final = "_start"
-END: Final = "_end"
-HASH: Final = "_hash"
-RESERVED: Final = frozenset({SOURCE, CHUNK, START, END, HASH})
-
 WINDOW: Final = 1000
-"""Chunks that the collection is asked for at once, and most records written at once."""
+"""Chunks that the collection is asked for at once; and most records of a batch, unless the embedder likes more."""
 
 PRUNED_AT_ONCE: Final = 100_000
+"""Ids of records to prune that are kept in memory."""
 
 _FATAL: Final = (
     AuthenticationError, RateLimitedError, BackendUnavailableError, BackendTimeoutError, ConfigurationError,
 )  # fmt: skip
 """Errors that no text is the reason of: the next one would meet them, too."""
-
-
-@dataclass(slots=True)
-class _Entry:
-    """A document under way.
-
-    Attributes:
-        source: Its source.
-        chunks: How many it has.
-        open: How many of them are not yet in place.
-        stored: How many of their ids the collection had.
-        failed: Nothing more is done for it.
-    """
-
-    source: str
-    chunks: int
-    open: int
-    stored: int = 0
-    failed: bool = False
-
-
-@dataclass(slots=True)
-class _Piece:
-    """A chunk on its way to its record; `vector` is known where the collection had one for its text."""
-
-    entry: _Entry
-    id: str
-    text: str
-    tokens: int
-    metadata: dict[str, Any]
-    vector: FloatArray | None = None
-
-
-def record_id(source: str, number: int) -> str:
-    """Return the id of a chunk's record; no two chunks share one.
-
-    That of a shortened source ends in `:number`, all others in `#number`.
-    """
-    id = f"{source}#{number}"
-    if len(id) * 4 <= MAX_ID_BYTES or len(id.encode()) <= MAX_ID_BYTES:
-        return id
-    ending = f"#{blake2b(source.encode(), digest_size=32).hexdigest()}:{number}"
-    kept = source.encode()[: MAX_ID_BYTES - len(ending)].decode(errors="ignore")
-    return kept + ending
-
-
-def text_hash(text: str) -> str:
-    """Return the hash of a chunk's text, 32 hex digits."""
-    return blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def make_pieces(document: Document, chunk_tokens: int, overlap_tokens: int) -> tuple[_Entry, list[_Piece]]:
-    """Return a document's chunks as records to be.
-
-    Raises:
-        PolyvecError: The document cannot be used, or could not be read.
-    """
-    source, text = document.source, document.text
-    _check_text(source, "the source")
-    _check_text(text, "the text")
-    if not source or "\0" in source:
-        raise InvalidInputError(f"a source must not be empty or hold NUL ({shown(source)})")
-    check_metadata(document.metadata)
-    if taken := sorted(RESERVED & document.metadata.keys()):
-        raise InvalidInputError(f"the metadata uses {', '.join(taken)}, which polyvec keeps for itself")
-    chunks = chunk_text(text, chunk_tokens=chunk_tokens, overlap_tokens=overlap_tokens)
-    entry = _Entry(source, len(chunks), len(chunks))
-    pieces = []
-    for number, chunk in enumerate(chunks):
-        own = {
-            SOURCE: source, CHUNK: number, START: chunk.start, END: chunk.end, HASH: text_hash(chunk.text),
-        }  # fmt: skip
-        metadata = document.metadata | own
-        pieces.append(_Piece(entry, record_id(source, number), chunk.text, chunk.tokens, metadata))
-    return entry, pieces
-
-
-def _check_text(text: object, what: str) -> None:
-    if not isinstance(text, str):
-        raise InvalidInputError(f"{what} must be a str, not {type(text).__name__} ({shown(text)})")
-    utf8_length(text, what)
-
-
-def same_value(left: object, right: object) -> bool:
-    """Whether two metadata values are equal and of the same types: 1 is not 1.0 is not True."""
-    if type(left) is not type(right):
-        return False
-    if isinstance(left, dict) and isinstance(right, dict):
-        return left.keys() == right.keys() and all(same_value(left[key], right[key]) for key in left)
-    if isinstance(left, list) and isinstance(right, list):
-        return len(left) == len(right) and all(map(same_value, left, right))
-    if isinstance(left, datetime) and isinstance(right, datetime):
-        return left == right and left.utcoffset() == right.utcoffset()
-    return left == right
 
 
 class Run:
@@ -190,8 +80,8 @@ class Run:
         self.failures: list[IngestFailure] = []
         self.prune_refused: str | None = None
         self.seen: set[bytes] = set()
-        self.settled: dict[str, _Entry] = {}
-        self.writing: deque[tuple[Future[WriteReport], list[_Piece]]] = deque()
+        self.settled: dict[str, Entry] = {}
+        self.writing: deque[tuple[Future[WriteReport], list[Piece]]] = deque()
         self.unflushed = False
         self.model_works = False
         self.empty = False
@@ -264,9 +154,9 @@ class Run:
 
     # From documents to batches of pieces that must be written ----------------------------------------
 
-    def _batches(self, documents: Iterable[Document]) -> Iterator[list[_Piece]]:
+    def _batches(self, documents: Iterable[Document]) -> Iterator[list[Piece]]:
         """Yield what must be written, each batch with as many texts to embed as the embedder likes."""
-        batch: list[_Piece] = []
+        batch: list[Piece] = []
         texts: set[str] = set()
         for piece in self._changed(self._pieces(documents)):
             batch.append(piece)
@@ -278,7 +168,7 @@ class Run:
         if batch:
             yield batch
 
-    def _pieces(self, documents: Iterable[Document]) -> Iterator[_Piece]:
+    def _pieces(self, documents: Iterable[Document]) -> Iterator[Piece]:
         for document in documents:
             if not isinstance(document, Document):
                 raise InvalidInputError(
@@ -298,10 +188,10 @@ class Run:
                 self._finish(entry)
             yield from pieces
 
-    def _changed(self, pieces: Iterator[_Piece]) -> Iterator[_Piece]:
+    def _changed(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
         """Yield the pieces whose records are missing or differ, asking the collection for many at once."""
         self.empty = self.collection.count() == 0
-        window: list[_Piece] = []
+        window: list[Piece] = []
         for piece in pieces:
             window.append(piece)
             if len(window) == WINDOW:
@@ -309,15 +199,15 @@ class Run:
                 window = []
         yield from self._compare(window)
 
-    def _compare(self, window: list[_Piece]) -> list[_Piece]:
+    def _compare(self, window: list[Piece]) -> list[Piece]:
         if self.empty or not window:
             return window
         stored = self.collection.get(
             [piece.id for piece in window], include_vectors=False, include_text=False
         )
         donors = {str(record.metadata.get(HASH)): record.id for record in stored if record is not None}
-        changed: list[_Piece] = []
-        wanted: dict[str, list[_Piece]] = {}
+        changed: list[Piece] = []
+        wanted: dict[str, list[Piece]] = {}
         for piece, record in zip(window, stored, strict=True):
             if record is not None:
                 piece.entry.stored += 1
@@ -333,7 +223,7 @@ class Run:
         self._show_progress()
         return changed
 
-    def _take_vectors(self, wanted: dict[str, list[_Piece]]) -> None:
+    def _take_vectors(self, wanted: dict[str, list[Piece]]) -> None:
         """Give pieces the vectors of stored records with the same text: their own, or another one's."""
         for record in self.collection.get(list(wanted), include_text=False):
             if record is not None and record.vector is not None:
@@ -343,7 +233,7 @@ class Run:
 
     # From pieces to records --------------------------------------------------------------------------
 
-    def _write(self, batch: list[_Piece], writer: ThreadPoolExecutor) -> None:
+    def _write(self, batch: list[Piece], writer: ThreadPoolExecutor) -> None:
         """Embed a batch while the one before is being written, and hand it over to be written."""
         new = {piece.text: piece.tokens for piece in batch if piece.vector is None and not piece.entry.failed}
         vectors = self._embed(list(new)) if new else {}
@@ -399,7 +289,7 @@ class Run:
             except PolyvecError:
                 raise error from error.__cause__
 
-    def _upsert(self, pieces: Sequence[_Piece]) -> WriteReport:
+    def _upsert(self, pieces: Sequence[Piece]) -> WriteReport:
         vectors = np.stack([piece.vector for piece in pieces if piece.vector is not None])
         return self.collection.upsert(
             RecordBatch(
@@ -415,7 +305,7 @@ class Run:
         while self.writing:
             self._settle(*self.writing.popleft())
 
-    def _settle(self, answer: Future[WriteReport], pieces: list[_Piece]) -> None:
+    def _settle(self, answer: Future[WriteReport], pieces: list[Piece]) -> None:
         """Wait until a batch is written, and note what became of it."""
         self.unflushed = True
         failed: dict[str, PolyvecError] = {}
@@ -445,7 +335,7 @@ class Run:
             raise InvalidInputError(f"another document of this run has the source {shown(source)} already")
         self.seen.add(key)
 
-    def _fail_entry(self, entry: _Entry, error: PolyvecError) -> None:
+    def _fail_entry(self, entry: Entry, error: PolyvecError) -> None:
         if not entry.failed:
             entry.failed = True
             self._fail(entry.source, error)
@@ -455,13 +345,13 @@ class Run:
         if self.fail_fast:
             raise error
 
-    def _close(self, entry: _Entry) -> None:
+    def _close(self, entry: Entry) -> None:
         """Note that one more chunk of a document is in place, or given up."""
         entry.open -= 1
         if not entry.open:
             self._finish(entry)
 
-    def _finish(self, entry: _Entry) -> None:
+    def _finish(self, entry: Entry) -> None:
         self.done += 1
         if not entry.failed:
             self.settled[entry.source] = entry
@@ -543,7 +433,7 @@ def _without_frames(error: PolyvecError) -> PolyvecError:
     return error
 
 
-def _surplus(page: RecordBatch, settled: dict[str, _Entry]) -> Iterator[str]:
+def _surplus(page: RecordBatch, settled: dict[str, Entry]) -> Iterator[str]:
     """Yield the ids of the records of a page that are no chunk of their document."""
     for id, metadata in zip(page.ids, page.metadatas or (), strict=True):
         source, number = metadata[SOURCE], metadata.get(CHUNK)

@@ -319,7 +319,7 @@ class VectorStore(Protocol):
             index: How vectors are searched; None is the adapter's default.
             embedding: The space of the vectors, if they come from a model.
             exist_ok: Return the collection that exists, if what is asked for does not differ from it.
-                A left-out `indexes`, `index` or `embedding` differs from nothing; `metric` left out is cosine.
+                A left-out `indexes`, `index` or `embedding` differs from nothing; the metric always counts.
 
         Raises:
             CollectionExistsError: It exists, and `exist_ok` is False.

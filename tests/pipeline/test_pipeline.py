@@ -37,7 +37,7 @@ from polyvec import (
     WriteReport,
     ingest,
 )
-from polyvec.ingest import RESERVED, record_id, same_value, text_hash
+from polyvec.pieces import RESERVED, record_id, same_value, text_hash
 from polyvec.types import FloatArray
 from tests.pipeline.tools import (
     WatchedCollection,

@@ -119,8 +119,8 @@ ADAPTER = Adapter(
         },
         emulated={
             "replace": "every write sends the same fixed keys, because Chroma merges metadata",
-            "namespaces": "a Chroma collection for each, whose name holds the id of the collection's own entry",
-            "filters": "one list of tokens in the metadata; for ranges, a number for each numeric key",
+            "namespaces": "a Chroma collection for each",
+            "filters": "a list of tokens in the metadata; for ranges, an int for each number or datetime",
             "metadata": "kept in the document, with the text, because Chroma drops None and nested values",
             "vectors": "sent with length 1 under cosine, their length kept in the document",
             "limit": "where the graph finds fewer records than match, polyvec compares all that match",

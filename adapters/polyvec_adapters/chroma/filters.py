@@ -25,7 +25,7 @@ from polyvec.tokens import (
     exists_token,
     scalar_token,
 )
-from polyvec_adapters.chroma.records import BUCKET, TOKENS, short_token
+from polyvec_adapters.chroma.records import BUCKET, TOKENS, short_token, sortable
 
 Where: TypeAlias = dict[str, Any]
 
@@ -111,10 +111,10 @@ def _translate(node: Filter, *, strict: bool) -> Where:
         case Not(OneOf(field, exists, tokens)):
             return {"$or": [_lacks(exists), {field: {"$nin": list(tokens)}}]}
         case InRange(field, operator, bound):
-            within = {field: {f"${operator}": bound}}
+            within = {field: {f"${operator}": sortable(bound)}}
             return {"$and": [_has(field), within]} if strict else within
         case Not(InRange(field, operator, bound)):
-            return {"$or": [_lacks(field), {field: {f"${_INVERSE[operator]}": bound}}]}
+            return {"$or": [_lacks(field), {field: {f"${_INVERSE[operator]}": sortable(bound)}}]}
     raise TypeError(f"{type(node).__name__} is not a node of a compiled filter")
 
 

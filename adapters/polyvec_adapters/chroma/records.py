@@ -2,9 +2,9 @@
 
 Chroma's `upsert` merges: a metadata key that is not sent keeps its old value, and so does a document; None
 removes a key (https://github.com/chroma-core/chroma/pull/699). So a record is kept in its document and under
-fixed metadata keys, all of which every write sends, and merging replaces it in one request. Only the
-companions (see `polyvec.tokens`) vary; their names are in the list of tokens, so one that is left over from an
-older version is known as such.
+fixed metadata keys, all of which every write sends, and merging replaces it in one request. Only companions
+(see `polyvec.tokens`) vary: `n_` and `d_` for ranges, and `s_` with the token of a scalar. The list of tokens
+tells which of them are alive, so one that is left over from an older version of the record is known as such.
 
 What is read is in the document, what is filtered by in the metadata, because Chroma reads metadata as a whole
 and slowly (measured with 12 tokens: queries take half the time without). The document begins with NUL, which
@@ -17,6 +17,7 @@ from __future__ import annotations
 from binascii import b2a_base64
 from collections.abc import Sequence
 from functools import lru_cache
+from struct import Struct
 from typing import Any, Final, NamedTuple, Self, TypeAlias
 from zlib import crc32
 
@@ -66,6 +67,7 @@ TOO_LONG: Final = (
 EMPTY_DOCUMENT: Final = "\0::{}"
 
 _ROUNDING: Final = 1e-6
+_FLOAT64, _INT64 = Struct("<d"), Struct("<q")
 
 _SPACES: Final[dict[Metric, str]] = {
     # the inner product of vectors of length 1: Chroma's own cosine gives NaN for lengths beyond 1e19 and
@@ -160,7 +162,7 @@ def encode_filterable(metadata: Metadata) -> Columns:
     Raises:
         UnsupportedOperationError: It is more than Chroma can keep.
     """
-    companions = record_companions(metadata)
+    companions = {field: sortable(number) for field, number in record_companions(metadata).items()}
     tokens = [*map(short_token, record_tokens(metadata)), *companions]
     scalars = {companion_field("s", key): _scalar(key, value) for key, value in metadata.items()}
     if len(tokens) > MAX_TOKENS:
@@ -169,6 +171,18 @@ def encode_filterable(metadata: Metadata) -> Columns:
             f"{MAX_TOKENS} of a record at most"
         )
     return {TOKENS: tokens or None, **companions, **scalars}
+
+
+def sortable(number: float) -> int:
+    """Return an int64 for a companion: in the order of the floats for a float, and for an int itself.
+
+    A server changes the last digit of one float in eleven that it reads from JSON (tried, 1.5.9), so that a
+    comparison at the boundary would go wrong; ints arrive as they are.
+    """
+    if isinstance(number, int):
+        return number
+    [bits] = _INT64.unpack(_FLOAT64.pack(number))
+    return bits if bits >= 0 else -(bits & 2**63 - 1)  # type: ignore[no-any-return]  # struct is untyped
 
 
 def _scalar(key: str, value: object) -> str | None:

@@ -201,6 +201,8 @@ _ERRORS: Final[tuple[tuple[type[Exception], str, type[PolyvecError]], ...]] = (
 
 def translate(error: BaseException) -> PolyvecError | None:
     """Return our error for a driver's, or for the one that it hides; None where none is known."""
+    if isinstance(error, PolyvecError):  # of a record that was refused before it was sent
+        return type(error)(error.message)
     hidden: BaseException | None = error
     while hidden is not None:
         if isinstance(hidden, httpx.HTTPStatusError):
@@ -366,9 +368,16 @@ class ChromaCollection(BaseCollection):
                 replace_metadata(document or EMPTY_DOCUMENT, new[id])
                 for id, document in zip(got["ids"], got["documents"] or (), strict=True)
             ]
-            filterable: list[Any] = [encode_filterable(new[id]) for id in got["ids"]]
             if documents:
-                native.update(got["ids"], documents=documents, metadatas=filterable)
+                # not Collection.update, which would have a model make new vectors for the documents (1.5.9)
+                native._client._update(  # noqa: SLF001
+                    native.id,
+                    got["ids"],
+                    metadatas=[encode_filterable(new[id]) for id in got["ids"]],
+                    documents=documents,
+                    tenant=native.tenant,
+                    database=native.database,
+                )
 
         with self.store.writing:
             self._run(update)
@@ -489,7 +498,7 @@ class ChromaCollection(BaseCollection):
         Ids first, records by id: a page by offset would skip records when others are deleted meanwhile.
         """
         if cursor is None:
-            ids = _ids(native, where, limit=MOST_IDS + 1)
+            ids = _ids(native, where, limit=MOST_IDS + 2)  # the anchor, and one too many
             cursor = Cursor(ids, 0, []) if len(ids) <= MOST_IDS else Cursor([], 0, _groups(native.count()))
         if cursor.start >= len(cursor.ids) and cursor.groups:
             cursor = Cursor(_ids(native, in_buckets(cursor.groups[0], where)), 0, cursor.groups[1:])
