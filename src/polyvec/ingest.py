@@ -1,18 +1,22 @@
 """The flow from documents to a collection; `polyvec.pipeline` is the way in.
 
 All state is in the collection, and each step can be repeated. A run asks the collection for the records of
-some chunks; writes those that are missing or differ, with the vector that the collection has already where
-their text is not new; and when all chunks of some documents are in place, it removes the records that these
-documents have beyond them. So wherever a run is ended, another one ends in the same state.
+some chunks, and writes those that are missing or differ, with the vector that the collection has already
+where their text is not new.
+
+What a document no longer has is found without a search: its first record keeps in `_chunks` how many records
+it may have. It is written before any record that it does not count yet, and after the removal of those that
+it is to count no longer. So wherever a run is ended it never counts too few, and another run ends in the same
+state.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import islice
 from typing import Final
@@ -32,15 +36,15 @@ from polyvec.errors import (
     RateLimitedError,
     shown,
 )
-from polyvec.filters import MAX_VALUES, Exists, In
-from polyvec.pieces import CHUNK, HASH, SOURCE, Entry, Piece, make_pieces, record_id, same_value
+from polyvec.filters import Exists, Filter, Gt
+from polyvec.pieces import CHUNK, CHUNKS, HASH, SOURCE, Entry, Piece, make_pieces, record_id, same_value
 from polyvec.protocol import Collection
 from polyvec.readers import Document, UnreadableDocument
 from polyvec.reports import IngestFailure, IngestPlan, IngestReport, OnProgress, Progress
 from polyvec.types import FloatArray, RecordBatch, WriteReport
 
 WINDOW: Final = 1000
-"""Chunks that the collection is asked for at once; and most records of a batch, unless the embedder likes more."""
+"""Chunks that the collection is asked for at once, and records of a batch unless the embedder likes more."""
 
 PRUNED_AT_ONCE: Final = 100_000
 """Ids of records to prune that are kept in memory."""
@@ -49,6 +53,16 @@ _FATAL: Final = (
     AuthenticationError, RateLimitedError, BackendUnavailableError, BackendTimeoutError, ConfigurationError,
 )  # fmt: skip
 """Errors that no text is the reason of: the next one would meet them, too."""
+
+
+@dataclass(slots=True)
+class _Written:
+    """What became of a batch: records written and removed, and the ids that the database refused."""
+
+    batch: list[Piece]
+    records: int = 0
+    deleted: int = 0
+    failed: dict[str, PolyvecError] = field(default_factory=dict)
 
 
 class Run:
@@ -80,9 +94,7 @@ class Run:
         self.failures: list[IngestFailure] = []
         self.prune_refused: str | None = None
         self.seen: set[bytes] = set()
-        self.settled: dict[str, Entry] = {}
-        self.writing: deque[tuple[Future[WriteReport], list[Piece]]] = deque()
-        self.unflushed = False
+        self.writing: Future[_Written] | None = None
         self.model_works = False
         self.empty = False
 
@@ -95,12 +107,13 @@ class Run:
                 try:
                     for batch in self._batches(documents):
                         self._write(batch, writer)
-                    self._settle_all()
+                    self._settle()
                 except Exception:
                     with contextlib.suppress(PolyvecError):  # what is on its way counts
-                        self._settle_all()
+                        self._settle()
                     raise
-            self._sweep()
+            if self.written or self.deleted:
+                self.collection.flush()
             if prune:
                 self._prune()
         except PolyvecError as error:
@@ -112,13 +125,13 @@ class Run:
     def plan(self, documents: Iterable[Document], *, prune: bool) -> IngestPlan:
         """Find out what `ingest` would do, without embedding or writing anything."""
         for batch in self._batches(documents):
-            new = {piece.text: piece.tokens for piece in batch if piece.vector is None}
+            new = _new_texts(batch)
             self.embedded += len(new)
             self.tokens += sum(new.values())
             self.reused += sum(piece.vector is not None for piece in batch)
+            self.deleted += sum(len(piece.entry.surplus) for piece in batch if piece.number == 0)
             for piece in batch:
                 self._close(piece.entry)
-        self._sweep()
         if prune:
             self._prune()
         self._show_progress()
@@ -160,7 +173,7 @@ class Run:
         texts: set[str] = set()
         for piece in self._changed(self._pieces(documents)):
             batch.append(piece)
-            if piece.vector is None:
+            if piece.vector is None and piece.text:
                 texts.add(piece.text)
             if len(texts) >= self.embedder.batch_size or len(batch) >= max(WINDOW, self.embedder.batch_size):
                 yield batch
@@ -183,9 +196,7 @@ class Run:
                 self.done += 1
                 self._fail(document.source, error)
                 continue
-            self.chunks += len(pieces)
-            if not pieces:
-                self._finish(entry)
+            self.chunks += entry.chunks
             yield from pieces
 
     def _changed(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
@@ -209,14 +220,16 @@ class Run:
         changed: list[Piece] = []
         wanted: dict[str, list[Piece]] = {}
         for piece, record in zip(window, stored, strict=True):
-            if record is not None:
-                piece.entry.stored += 1
-                if same_value(record.metadata, piece.metadata):
-                    self.skipped += 1
-                    self._close(piece.entry)
-                    continue
+            if record is not None and same_value(record.metadata, piece.metadata):
+                self.skipped += 1
+                self._close(piece.entry)
+                continue
             changed.append(piece)
-            if (donor := donors.get(piece.metadata[HASH])) is not None:
+            if record is not None and piece.number == 0:
+                counted = record.metadata.get(CHUNKS)
+                counted = max(1, counted) if isinstance(counted, int) else 1
+                piece.entry.surplus = range(piece.entry.chunks, counted)
+            if (donor := donors.get(piece.metadata.get(HASH, ""))) is not None:
                 wanted.setdefault(donor, []).append(piece)
         if wanted:
             self._take_vectors(wanted)
@@ -235,25 +248,19 @@ class Run:
 
     def _write(self, batch: list[Piece], writer: ThreadPoolExecutor) -> None:
         """Embed a batch while the one before is being written, and hand it over to be written."""
-        new = {piece.text: piece.tokens for piece in batch if piece.vector is None and not piece.entry.failed}
+        new = _new_texts(batch)
         vectors = self._embed(list(new)) if new else {}
+        self._settle()
         self.embedded += len(new)
         self.tokens += sum(new.values())
         self.reused += sum(piece.vector is not None and not piece.entry.failed for piece in batch)
         for piece in batch:
-            if piece.vector is None and not piece.entry.failed:
-                found = vectors[piece.text]
-                if isinstance(found, PolyvecError):
-                    self._fail_entry(piece.entry, found)
-                else:
-                    piece.vector = found
-        usable = [piece for piece in batch if not piece.entry.failed]
-        for piece in batch:
-            if piece.entry.failed:
-                self._close(piece.entry)
-        self._settle_all()
-        if usable:
-            self.writing.append((writer.submit(self._upsert, usable), usable))
+            found = vectors.get(piece.text)
+            if isinstance(found, PolyvecError):
+                self._fail_entry(piece.entry, found)
+            elif found is not None:
+                piece.vector = found
+        self.writing = writer.submit(self._store, batch)
 
     def _embed(self, texts: list[str]) -> dict[str, FloatArray | PolyvecError]:
         """Return for each text its vector, or why it has none."""
@@ -289,39 +296,54 @@ class Run:
             except PolyvecError:
                 raise error from error.__cause__
 
-    def _upsert(self, pieces: Sequence[Piece]) -> WriteReport:
-        vectors = np.stack([piece.vector for piece in pieces if piece.vector is not None])
-        return self.collection.upsert(
-            RecordBatch(
-                [piece.id for piece in pieces],
-                vectors,
-                [piece.text for piece in pieces],
-                [piece.metadata for piece in pieces],
-            ),
-            wait=False,
+    def _store(self, batch: list[Piece]) -> _Written:
+        """Remove and write what a batch asks for, in the order that the module's docstring explains."""
+        written = _Written(batch)
+        usable = [piece for piece in batch if not piece.entry.failed]
+        shrunk = [piece.entry for piece in usable if piece.number == 0 and piece.entry.surplus]
+        surplus = [record_id(entry.source, number) for entry in shrunk for number in entry.surplus if number]
+        if surplus:
+            self.collection.delete(surplus)
+        if emptied := [record_id(entry.source, 0) for entry in shrunk if not entry.chunks]:
+            self.collection.delete(emptied)
+        written.deleted = len(surplus) + len(emptied)
+        self._upsert([piece for piece in usable if piece.number == 0 and piece.entry.chunks > 1], written)
+        refused = {piece.entry.source for piece in usable if piece.id in written.failed}
+        rest = [piece for piece in usable if piece.number or piece.entry.chunks == 1]
+        self._upsert([piece for piece in rest if piece.entry.source not in refused], written)
+        return written
+
+    def _upsert(self, pieces: Sequence[Piece], written: _Written) -> None:
+        if not pieces:
+            return
+        records = RecordBatch(
+            [piece.id for piece in pieces],
+            np.stack([piece.vector for piece in pieces if piece.vector is not None]),
+            [piece.text for piece in pieces],
+            [piece.metadata for piece in pieces],
         )
-
-    def _settle_all(self) -> None:
-        while self.writing:
-            self._settle(*self.writing.popleft())
-
-    def _settle(self, answer: Future[WriteReport], pieces: list[Piece]) -> None:
-        """Wait until a batch is written, and note what became of it."""
-        self.unflushed = True
-        failed: dict[str, PolyvecError] = {}
         try:
-            report = answer.result()
+            report = self.collection.upsert(records, wait=False)
         except PolyvecError as error:
             if isinstance(error, _FATAL) or not isinstance(error.report, WriteReport):
                 raise
             report = error.report
             if not report.failures:
                 raise
-            failed = {failure.id: failure.error for failure in report.failures}
-        self.written += report.written
-        for piece in pieces:
-            if piece.id in failed:
-                self._fail_entry(piece.entry, failed[piece.id])
+        written.records += report.written
+        written.failed |= {failure.id: failure.error for failure in report.failures}
+
+    def _settle(self) -> None:
+        """Wait until the batch before is written, and note what became of it."""
+        if self.writing is None:
+            return
+        answer, self.writing = self.writing, None
+        written = answer.result()
+        self.written += written.records
+        self.deleted += written.deleted
+        for piece in written.batch:
+            if piece.id in written.failed:
+                self._fail_entry(piece.entry, written.failed[piece.id])
             self._close(piece.entry)
         self._show_progress()
 
@@ -349,33 +371,7 @@ class Run:
         """Note that one more chunk of a document is in place, or given up."""
         entry.open -= 1
         if not entry.open:
-            self._finish(entry)
-
-    def _finish(self, entry: Entry) -> None:
-        self.done += 1
-        if not entry.failed:
-            self.settled[entry.source] = entry
-            if len(self.settled) == MAX_VALUES:
-                self._sweep()
-
-    def _sweep(self) -> None:
-        """Remove what the collection has of finished documents beyond their chunks."""
-        if self.unflushed:
-            self.collection.flush()
-            self.unflushed = False
-        settled, self.settled = self.settled, {}
-        if not settled or self.empty:
-            return
-        theirs = In(SOURCE, tuple(settled))
-        expected = sum(entry.stored if self.dry else entry.chunks for entry in settled.values())
-        surplus = self.collection.count(theirs) - expected
-        if self.dry:
-            self.deleted += surplus
-        elif surplus > 0:
-            pages = self.collection.scan_batches(theirs, include_text=False)
-            gone = [id for page in pages for id in _surplus(page, settled)]
-            self.collection.delete(gone)
-            self.deleted += len(gone)
+            self.done += 1
 
     def _prune(self) -> None:
         """Remove the records of documents that this run did not see."""
@@ -384,20 +380,25 @@ class Run:
         elif not self.seen:
             self.prune_refused = "no document was read (clear() empties a collection)"
         elif self.dry:
-            self.pruned = sum(1 for _ in self._unseen())
+            self.pruned = sum(1 for _ in self._unseen(Exists(SOURCE)))
         else:
-            more = True
-            while more:  # a pass first, then its deletions: these could hide records from the scan
-                gone = list(islice(self._unseen(), PRUNED_AT_ONCE))
-                self.collection.delete(gone)
-                self.pruned += len(gone)
-                more = len(gone) == PRUNED_AT_ONCE
+            self._remove_unseen(Gt(CHUNK, 0))
+            self._remove_unseen(Exists(SOURCE))  # a document's first record last: it counts the others
 
-    def _unseen(self) -> Iterator[str]:
+    def _remove_unseen(self, filter: Filter) -> None:
+        more = True
+        while more:  # a pass first, then its deletions: these could hide records from the scan
+            gone = list(islice(self._unseen(filter), PRUNED_AT_ONCE))
+            if gone:
+                self.collection.delete(gone)
+            self.pruned += len(gone)
+            more = len(gone) == PRUNED_AT_ONCE
+
+    def _unseen(self, filter: Filter) -> Iterator[str]:
         """Yield the ids of the records of documents that this run did not see."""
-        for page in self.collection.scan_batches(Exists(SOURCE), include_text=False):
+        for page in self.collection.scan_batches(filter, include_text=False):
             for id, metadata in zip(page.ids, page.metadatas or (), strict=True):
-                source = metadata[SOURCE]
+                source = metadata.get(SOURCE)
                 if isinstance(source, str) and _key(source) not in self.seen:
                     yield id
 
@@ -420,6 +421,15 @@ class Run:
             )
 
 
+def _new_texts(batch: Iterable[Piece]) -> dict[str, int]:
+    """Return the texts to embed, each once, with their tokens."""
+    return {
+        piece.text: piece.tokens
+        for piece in batch
+        if piece.text and piece.vector is None and not piece.entry.failed
+    }
+
+
 def _key(source: str) -> bytes:
     return blake2b(source.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
@@ -431,14 +441,3 @@ def _without_frames(error: PolyvecError) -> PolyvecError:
         found.__traceback__ = None
         found = found.__cause__ or found.__context__
     return error
-
-
-def _surplus(page: RecordBatch, settled: dict[str, Entry]) -> Iterator[str]:
-    """Yield the ids of the records of a page that are no chunk of their document."""
-    for id, metadata in zip(page.ids, page.metadatas or (), strict=True):
-        source, number = metadata[SOURCE], metadata.get(CHUNK)
-        entry = settled.get(source)
-        if entry is not None and not (
-            type(number) is int and 0 <= number < entry.chunks and id == record_id(source, number)
-        ):
-            yield id

@@ -5,7 +5,8 @@ A chunk of a document becomes one record:
     id        `source#number`; a source too long for an id is shortened, with its hash
     text      the chunk
     metadata  the document's, and `_source`, `_chunk` (its number, from 0), `_start` and `_end` (where it
-              stands in the document, in characters) and `_hash` (of its text)
+              stands in the document, in characters) and `_hash` (of its text); in the first also
+              `_chunks`, how many records the document may have (see `polyvec.ingest`)
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ CHUNK: Final = "_chunk"
 START: Final = "_start"
 END: Final = "_end"
 HASH: Final = "_hash"
-RESERVED: Final = frozenset({SOURCE, CHUNK, START, END, HASH})
+CHUNKS: Final = "_chunks"
+RESERVED: Final = frozenset({SOURCE, CHUNK, START, END, HASH, CHUNKS})
 
 
 @dataclass(slots=True)
@@ -37,23 +39,36 @@ class Entry:
     Attributes:
         source: Its source.
         chunks: How many it has.
-        open: How many of them are not yet in place.
-        stored: How many of their ids the collection had.
+        open: How many of its pieces are not yet in place.
+        surplus: The numbers of the records to remove, which the collection may have beyond its chunks.
         failed: Nothing more is done for it.
     """
 
     source: str
     chunks: int
     open: int
-    stored: int = 0
+    surplus: range = range(0)
     failed: bool = False
 
 
 @dataclass(slots=True)
 class Piece:
-    """A chunk on its way to its record; `vector` is known where the collection had one for its text."""
+    """A chunk on its way to its record.
+
+    A document without a chunk has one piece, too, without text: it removes what the collection has of it.
+
+    Attributes:
+        entry: Its document.
+        number: Its place in the document, from 0.
+        id: The record's.
+        text: Empty only in a document without a chunk.
+        tokens: Of the text.
+        metadata: The record's.
+        vector: None until it is known.
+    """
 
     entry: Entry
+    number: int
     id: str
     text: str
     tokens: int
@@ -80,7 +95,7 @@ def text_hash(text: str) -> str:
 
 
 def make_pieces(document: Document, chunk_tokens: int, overlap_tokens: int) -> tuple[Entry, list[Piece]]:
-    """Return a document's chunks as records to be.
+    """Return a document's chunks as records to be, at least one piece.
 
     Raises:
         PolyvecError: The document cannot be used, or could not be read.
@@ -94,14 +109,17 @@ def make_pieces(document: Document, chunk_tokens: int, overlap_tokens: int) -> t
     if taken := sorted(RESERVED & document.metadata.keys()):
         raise InvalidInputError(f"the metadata uses {', '.join(taken)}, which polyvec keeps for itself")
     chunks = chunk_text(text, chunk_tokens=chunk_tokens, overlap_tokens=overlap_tokens)
-    entry = Entry(source, len(chunks), len(chunks))
+    entry = Entry(source, len(chunks), max(1, len(chunks)))
+    if not chunks:
+        return entry, [Piece(entry, 0, record_id(source, 0), "", 0, {})]
     pieces = []
     for number, chunk in enumerate(chunks):
         own = {
             SOURCE: source, CHUNK: number, START: chunk.start, END: chunk.end, HASH: text_hash(chunk.text),
         }  # fmt: skip
         metadata = document.metadata | own
-        pieces.append(Piece(entry, record_id(source, number), chunk.text, chunk.tokens, metadata))
+        pieces.append(Piece(entry, number, record_id(source, number), chunk.text, chunk.tokens, metadata))
+    pieces[0].metadata[CHUNKS] = len(chunks)
     return entry, pieces
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import heapq
 import threading
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -30,7 +30,7 @@ from chromadb.errors import (
 from polyvec import scores
 from polyvec import spec as spec_codec
 from polyvec.base import BaseCollection, BaseVectorStore, Fields, Hits
-from polyvec.batches import chunks
+from polyvec.batches import chunks, take
 from polyvec.errors import (
     AuthenticationError,
     BackendTimeoutError,
@@ -75,6 +75,10 @@ MOST_ROWS: Final = 30_000
 
 MOST_IDS: Final = 50_000
 """A scan holds about this many ids."""
+
+SMALL_RECORDS: Final = 1000
+SMALL_FLOATS: Final = 20_000
+"""A namespace with no more records and no more numbers in their vectors is searched by brute force."""
 
 _VECTORS: Final = Fields(vectors=True, text=False, metadata=False)
 
@@ -295,6 +299,7 @@ class ChromaCollection(BaseCollection):
 
     store: ChromaStore
     _native: Collection | None = None
+    _large: bool = False
 
     @property
     def native(self) -> Collection | None:
@@ -346,7 +351,7 @@ class ChromaCollection(BaseCollection):
     ) -> list[Hits]:
         if too_long(vectors, self.spec.metric):
             raise UnsupportedOperationError(TOO_LONG)
-        found = self._run(lambda native: list(self._ask(native, vectors, limit, filter, fields)))
+        found = self._run(lambda native: self._ask(native, vectors, limit, filter, fields))
         return found or [Hits(self._nothing(fields), np.empty(0)) for _ in vectors]
 
     def _do_count(self, filter: Filter | None) -> int:
@@ -424,18 +429,33 @@ class ChromaCollection(BaseCollection):
 
     def _ask(
         self, native: Collection, vectors: FloatArray, limit: int, filter: Filter | None, fields: Fields
-    ) -> Iterator[Hits]:
+    ) -> list[Hits]:
+        where = None if filter is None else to_native(filter)
+        if self._is_small(native):
+            return self._compare(native, [self._read(native, where)], vectors, limit, fields)
+        found: list[Hits] = []
         step = max(1, MOST_ROWS // (limit + 1))
         for start in range(0, len(vectors), step):
-            part = vectors[start : start + step]
-            found = self._nearest(native, part, limit, filter, fields)
-            if any(len(hits.scores) < limit for hits in found):
-                most = min(limit, self._matching(native, filter))
-                # a graph may have records that no path leads to
-                short = [row for row, hits in enumerate(found) if len(hits.scores) < most]
-                for row in short:
-                    found[row] = self._compare_all(native, part[row : row + 1], limit, filter, fields)
-            yield from found
+            found += self._nearest(native, vectors[start : start + step], limit, filter, fields)
+        if any(len(hits.scores) < limit for hits in found):
+            most = min(limit, self._matching(native, filter))
+            # a graph may have records that no path leads to
+            short = [row for row, hits in enumerate(found) if len(hits.scores) < most]
+            if short:
+                again = self._compare(native, self._chunks(native, where), vectors[short], limit, fields)
+                for row, hits in zip(short, again, strict=True):
+                    found[row] = hits
+        return found
+
+    def _is_small(self, native: Collection) -> bool:
+        """Return whether comparing with every record takes about as long as a search; never again if not.
+
+        In small graphs many records are beyond reach: of 150 with 8 different vectors, a fifth under `dot`.
+        """
+        if not self._large:
+            count = native.count()
+            self._large = count > SMALL_RECORDS or count * self.spec.dimension > SMALL_FLOATS
+        return not self._large
 
     def _nearest(
         self, native: Collection, vectors: FloatArray, limit: int, filter: Filter | None, fields: Fields
@@ -475,20 +495,41 @@ class ChromaCollection(BaseCollection):
             found.append(Hits(records, score(columns["distances"] or [], metric)))
         return found
 
-    def _compare_all(
-        self, native: Collection, vector: FloatArray, limit: int, filter: Filter | None, fields: Fields
-    ) -> Hits:
-        """Return the best of all records that match, by brute force; vector has shape (1, d)."""
-        best: list[tuple[float, str]] = []
-        ids = _ids(native, None if filter is None else to_native(filter))
-        for chunk in chunks(ids, self.store.capabilities.max_batch_records):
-            batch = self._fetch(native, chunk, _VECTORS)
+    def _compare(
+        self,
+        native: Collection,
+        batches: Iterable[RecordBatch],
+        vectors: FloatArray,
+        limit: int,
+        fields: Fields,
+    ) -> list[Hits]:
+        """Return the best records of batches for each vector, by brute force."""
+        best: list[list[tuple[float, str]]] = [[] for _ in vectors]
+        for batch in batches:
             assert batch.vectors is not None
-            line = scores.exact(self.spec.metric, vector, batch.vectors)[0]
-            best = heapq.nlargest(limit, [*best, *zip(line.tolist(), batch.ids, strict=True)])
-        by_id = {id: score for score, id in best}
-        records = self._fetch(native, list(by_id), fields)
-        return Hits(records, np.array([by_id[id] for id in records.ids]))
+            lines = scores.exact(self.spec.metric, vectors, batch.vectors).tolist()
+            best = [
+                heapq.nlargest(limit, [*old, *zip(line, batch.ids, strict=True)])
+                for old, line in zip(best, lines, strict=True)
+            ]
+        found = []
+        for pairs in best:
+            by_id = {id: score for score, id in pairs}
+            records = self._fetch(native, list(by_id), fields)
+            found.append(Hits(records, np.array([by_id[id] for id in records.ids])))
+        return found
+
+    def _read(self, native: Collection, where: Where | None) -> RecordBatch:
+        """Return the ids and vectors of all records that match."""
+        got = native.get(where=where, include=include(_VECTORS, self.spec.metric))
+        rows = [row for row, id in enumerate(got["ids"]) if id != ANCHOR]
+        batch = decode(got["ids"], got["documents"], got["embeddings"], _VECTORS, self.spec)
+        return take(batch, rows)
+
+    def _chunks(self, native: Collection, where: Where | None) -> Iterator[RecordBatch]:
+        """Yield the same in batches."""
+        for chunk in chunks(_ids(native, where), self.store.capabilities.max_batch_records):
+            yield self._fetch(native, chunk, _VECTORS)
 
     def _page(
         self, native: Collection, where: Where | None, fields: Fields, limit: int, cursor: Cursor | None

@@ -19,8 +19,8 @@ from polyvec.errors import (
     UnsupportedOperationError,
 )
 from polyvec.filters import F, Filter, matches
-from polyvec.testing import data
-from polyvec.testing.compare import assert_best, assert_holds, truth
+from polyvec.testing import data, filter_cases
+from polyvec.testing.compare import assert_best, assert_holds, assert_same_record, truth
 from polyvec.types import METRICS, HnswIndex, Metric, Record, RecordBatch, WriteReport
 from polyvec_adapters.chroma import store as store_module
 from polyvec_adapters.chroma.names import entry_name
@@ -42,7 +42,11 @@ def make(
 class TestReplace:
     """Chroma merges; polyvec replaces, in one request."""
 
-    def test_companions_that_are_left_over_change_no_answer(self, store: ChromaStore) -> None:
+    @pytest.mark.parametrize("small", [0, 1000])
+    def test_companions_that_are_left_over_change_no_answer(
+        self, store: ChromaStore, monkeypatch: pytest.MonkeyPatch, small: int
+    ) -> None:
+        monkeypatch.setattr(store_module, "SMALL_RECORDS", small)
         collection = make(store)
         collection.upsert(Record("a", A, "old", {"year": 2024, "lang": "en", "at": data.DATETIMES[1]}))
         collection.upsert(Record("a", A, None, {"other": 1}))
@@ -72,6 +76,7 @@ class TestReplace:
     def test_a_query_is_repeated_only_if_something_is_left_over(
         self, store: ChromaStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setattr(store_module, "SMALL_RECORDS", 0)
         collection = make(store)
         collection.upsert([Record("a", A, None, {"n": 1}), Record("b", B, None, {"n": 2})])
         asked: list[object] = []
@@ -200,6 +205,42 @@ class TestNames:
 class TestGraph:
     """What a graph loses, polyvec finds."""
 
+    @pytest.fixture(autouse=True)
+    def no_brute_force(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(store_module, "SMALL_RECORDS", 0)
+
+    @pytest.mark.parametrize("metric", METRICS)
+    @pytest.mark.parametrize(
+        "filter", [None, F("third") == 1, ~(F("n") >= 10), F("n").is_in(range(0, 300, 3))]
+    )
+    def test_the_graph_finds_the_best(
+        self, store: ChromaStore, metric: Metric, filter: Filter | None
+    ) -> None:
+        collection = make(store, 16, metric)
+        written = data.records(300, 16)
+        collection.upsert(written)
+        many = data.vectors(5, 16, seed=4)
+        for vector, found in zip(
+            many, collection.query_many(many, filter=filter, include_vectors=True), strict=True
+        ):
+            assert_best(found, truth(written, metric, vector, filter), limit=10)
+            for match in found:
+                assert_same_record(
+                    Record(match.id, match.vector, match.text, match.metadata), written[int(match.id[1:])]
+                )
+
+    def test_every_kind_of_filter_in_a_search(self, store: ChromaStore) -> None:
+        collection = make(store, 3, "cosine")
+        written = [
+            Record(f"m{number}", [1.0, number / 100, 0.5], None, metadata)
+            for number, metadata in enumerate(filter_cases.RECORD_METADATA)
+        ]
+        collection.upsert(written)
+        for case in filter_cases.CASES[::5]:
+            expected = truth(written, "cosine", [1, 0.2, 0.4], case.filter)
+            found = collection.query([1, 0.2, 0.4], limit=1000, filter=case.filter, include_text=False)
+            assert {match.id for match in found} == expected.keys(), case.name
+
     @pytest.mark.parametrize("metric", METRICS)
     def test_a_collection_that_was_emptied_by_delete_finds_what_is_written_next(
         self, store: ChromaStore, metric: Metric
@@ -278,6 +319,35 @@ class TestGraph:
         vectors = data.vectors(7, 4, seed=3)
         for vector, found in zip(vectors, collection.query_many(vectors, limit=40), strict=True):
             assert_best(found, truth(written, "cosine", vector), limit=40)
+
+
+class TestSmall:
+    """Where there are few records, all are compared."""
+
+    def test_records_that_no_path_leads_to_are_found(self, store: ChromaStore) -> None:
+        collection = make(store, 3, "dot")
+        written = [Record(f"r{n:03}", [n // 20, 1, 0], None, {"third": n % 3}) for n in range(150)]
+        collection.upsert(written)
+        native = collection.native
+        assert native is not None
+        reached = native.query(np.array([[-1, 0, 0]], np.float32), n_results=151)["ids"][0]
+        assert len(reached) < 151, "the graph reaches all: the test proves nothing"
+        for filter in (None, F("third") == 0):
+            best = truth(written, "dot", [-1, 0, 0], filter)
+            found = [match.id for match in collection.query([-1, 0, 0], limit=30, filter=filter)]
+            assert found == sorted(best, key=lambda id: (-best[id], id))[:30]
+
+    def test_the_graph_is_searched_once_there_are_more(
+        self, store: ChromaStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(store_module, "SMALL_FLOATS", 100)
+        collection = make(store, 4)
+        collection.upsert(data.records(20, 4))
+        assert collection.query([1, 0, 0, 0])
+        assert not collection._large
+        collection.upsert(data.records(30, 4))
+        assert collection.query([1, 0, 0, 0])
+        assert collection._large
 
 
 class TestScan:
