@@ -21,6 +21,7 @@ import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, ClassVar, Final, TypeAlias, TypeGuard, final
 
 from polyvec.errors import InvalidFilterError, InvalidInputError, shown
@@ -403,18 +404,16 @@ def matches(filter: Filter | None, metadata: Metadata) -> bool:
         case Ne(key, value):
             return scalar_key(metadata.get(key)) != scalar_key(value)
         case In(key, values):
-            return scalar_key(metadata.get(key)) in map(scalar_key, values)
+            return scalar_key(metadata.get(key)) in _keys(values)
         case NotIn(key, values):
-            return scalar_key(metadata.get(key)) not in map(scalar_key, values)
+            return scalar_key(metadata.get(key)) not in _keys(values)
         case Contains(key, value):
             return scalar_key(value) in _elements(metadata.get(key))
         case ContainsAny(key, values):
-            elements = _elements(metadata.get(key))
-            return any(scalar_key(value) in elements for value in values)
+            return not _keys(values).isdisjoint(_elements(metadata.get(key)))
         case ContainsAll(key, values):
             found = metadata.get(key)
-            elements = _elements(found)
-            return isinstance(found, list) and all(scalar_key(value) in elements for value in values)
+            return isinstance(found, list) and _keys(values).issubset(_elements(found))
         case _Range(key, value):
             left, right = range_key(metadata.get(key)), range_key(value)
             return (
@@ -431,6 +430,17 @@ def range_key(value: object) -> tuple[str, float] | None:
     if key is None or key[0] not in "nd":
         return None
     return (key[0], float(key[1]) if key[0] == "n" else key[1])
+
+
+@lru_cache(maxsize=64)
+def _keys_of(values: tuple[Scalar, ...], _types: tuple[type, ...]) -> frozenset[Key | None]:
+    return frozenset(map(scalar_key, values))
+
+
+def _keys(values: tuple[Scalar, ...]) -> frozenset[Key | None]:
+    """Return the keys of a condition's values, made once for the many records that it is tried on."""
+    # the types too, because 1, 1.0 and True would share an entry of the cache
+    return _keys_of(values, tuple(map(type, values)))
 
 
 def _elements(value: object) -> list[Key | None]:

@@ -68,7 +68,11 @@ class QdrantStore(BaseVectorStore):
                 hnsw_index=False,
                 concurrent_writes=1,
                 persistent=config.url.path != ":memory:",
-                reasons={"hnsw_index": _LOCAL_REASON, "persistent": "the records live in this process"},
+                reasons={
+                    **self.capabilities.reasons,
+                    "hnsw_index": _LOCAL_REASON,
+                    "persistent": "the records live in this process",
+                },
             )
 
     @property
