@@ -131,4 +131,5 @@ ADAPTER = Adapter(
     driver=("chromadb",),
     requires="polyvec[chroma]",
     examples=EXAMPLES,
+    tested="Chroma 1.5.9, embedded and as a server",
 )
