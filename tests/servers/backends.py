@@ -142,6 +142,23 @@ def _chroma_server(data: Path) -> Urls:
         yield url
 
 
+def _qdrant_engine(face: str) -> Callable[[Path], Urls]:
+    """Qdrant's own engine in this process, behind a stand-in for its server."""
+
+    def run(data: Path) -> Urls:
+        from tests.adapters.qdrant.engine import Engine
+        from tests.adapters.qdrant.servers import FACES
+
+        engine = Engine(data)
+        with FACES[face](engine) as server:
+            yield server.url
+        engine.close()
+
+    return run
+
+
+_EDGE = ("qdrant_client", "qdrant_edge")
+
 BACKENDS = {
     backend.name: backend
     for backend in (
@@ -150,6 +167,8 @@ BACKENDS = {
         Backend("chroma", "embedded", "chromadb", ("chromadb",), _directory("chroma")),
         Backend("chroma-server", "server", "chromadb", ("chromadb",), _chroma_server, "chroma"),
         Backend("qdrant", "embedded", "qdrant-client", ("qdrant_client",), _directory("qdrant")),
+        Backend("qdrant-engine-rest", "embedded", "qdrant-edge-py", _EDGE, _qdrant_engine("rest")),
+        Backend("qdrant-engine-grpc", "embedded", "qdrant-edge-py", _EDGE, _qdrant_engine("grpc")),
         Backend("qdrant-server", "elsewhere", "qdrant", ("qdrant_client",), service="qdrant"),
     )
 }

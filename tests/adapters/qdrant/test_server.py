@@ -1,7 +1,7 @@
 """What is sent to a server, over REST and over gRPC, and what its refusals become.
 
 A stand-in answers: Qdrant's own engine behind the two faces of `servers`. The contract runs against it too,
-in `test_contract`; here is what the contract does not see.
+on the backends `qdrant-engine-rest` and `qdrant-engine-grpc`; here is what the contract does not see.
 """
 
 from __future__ import annotations
