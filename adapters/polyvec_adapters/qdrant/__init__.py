@@ -75,5 +75,5 @@ ADAPTER = Adapter(
     driver=("qdrant_client",),
     requires="polyvec[qdrant]",
     examples=EXAMPLES,
-    tested="local mode of qdrant-client 1.20.0; filters also on qdrant-edge 0.9.0; a server on the wire only",
+    tested="local mode of qdrant-client 1.20.0, and the engine of qdrant-edge 0.9.0 in place of a server",
 )

@@ -28,6 +28,8 @@ from polyvec_adapters.chroma.records import ANCHOR, MAX_TOKENS
 from polyvec_adapters.chroma.store import ChromaCollection, ChromaStore
 from tests.adapters.chroma.conftest import open_chroma
 
+pytestmark = pytest.mark.server
+
 A, B = [1.0, 0.0], [0.0, 1.0]
 
 

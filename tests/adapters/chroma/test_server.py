@@ -28,6 +28,8 @@ from polyvec.types import RecordBatch
 from tests.adapters.chroma.conftest import open_chroma
 from tests.servers.process import free_port
 
+pytestmark = pytest.mark.server
+
 
 @contextmanager
 def answering(

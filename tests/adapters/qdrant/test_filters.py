@@ -275,6 +275,7 @@ def _number(id: int | uuid.UUID | str) -> int:
     return id
 
 
+@pytest.mark.server
 class TestMeaning:
     """On the Rust engine a filter holds for the records for which `filters.matches` holds."""
 

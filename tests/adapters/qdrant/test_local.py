@@ -28,6 +28,8 @@ from polyvec_adapters.qdrant import ADAPTER, QdrantConfig
 from polyvec_adapters.qdrant.connect import Local, client_options
 from polyvec_adapters.qdrant.store import QdrantCollection, QdrantStore
 
+pytestmark = pytest.mark.server
+
 A, B = [1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0]
 
 

@@ -40,6 +40,8 @@ from polyvec_adapters.qdrant.store import QdrantCollection, QdrantStore
 from tests.adapters.qdrant.engine import Engine
 from tests.adapters.qdrant.servers import Call, Fault, Server
 
+pytestmark = pytest.mark.server
+
 A, B = [1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0]
 YEAR = companion_field("n", "year")
 
