@@ -7,9 +7,10 @@ from typing import Final
 
 from qdrant_client import models
 
+from polyvec.encoding import sortable_pair
 from polyvec.filters import And, Filter, Not, Or
 from polyvec.tokens import HasAny, InRange, RangeOperator, compile_filter
-from polyvec_adapters.qdrant.records import FILTERED, NAMESPACE, TOKENS, halves, low
+from polyvec_adapters.qdrant.records import FILTERED, NAMESPACE, TOKENS, low
 
 _STRICT: Final[dict[RangeOperator, RangeOperator]] = {"lt": "lt", "lte": "lt", "gt": "gt", "gte": "gt"}
 _BEYOND: Final[dict[RangeOperator, RangeOperator]] = {"lt": "gte", "lte": "gt", "gt": "gt", "gte": "gte"}
@@ -74,7 +75,7 @@ def _has_any(tokens: tuple[str, ...]) -> models.FieldCondition:
 def _in_range(field: str, operator: RangeOperator, bound: float) -> models.Condition:
     """Compare pairs: the high half decides, the low half (0 where absent) where that is equal."""
     first, second = companion_fields(field)
-    high, rest = halves(field, bound)
+    high, rest = sortable_pair(field, bound)
     if rest == 0 and operator in ("lt", "gte"):
         return _range(first, operator, high)  # no low half is less than 0
     equal = models.FieldCondition(key=first, range=models.Range(gte=high, lte=high))

@@ -21,8 +21,6 @@ datetime. Integers below 2**53 survive both.
 
 from __future__ import annotations
 
-import struct
-import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, TypeAlias
 
@@ -32,6 +30,7 @@ from qdrant_client.conversions.conversion import payload_to_grpc
 
 from polyvec import metadata as metadata_codec
 from polyvec.base import Fields
+from polyvec.encoding import join_lengths, packed_floats, record_uuid, sortable_pair, split_lengths
 from polyvec.tokens import record_companions, record_tokens
 from polyvec.types import FloatArray, Metadata, Metric, RecordBatch
 
@@ -45,50 +44,17 @@ _TEXT: Final = "text"
 _META: Final = "meta"
 _NORM: Final = "norm"
 
-_IDS: Final = uuid.UUID("0d7e8a3c-52f1-5c46-9b1e-8f2a6c4d7b90")
-"""The namespace of all point ids. Another one would lose every record that was ever written."""
-
-NO_POINT: Final = str(uuid.uuid5(_IDS, ""))
-"""The id of no record's point, since `point_id` always hashes a NUL."""
-
-_DOUBLE: Final = struct.Struct("<d")
-_INT64: Final = struct.Struct("<q")
-_LARGEST: Final = float(np.finfo(np.float32).max)
-
-
-def point_id(namespace: str, id: str) -> str:
-    """Return the id of a record's point; ids hold no NUL, so no two records share one."""
-    return str(uuid.uuid5(_IDS, f"{namespace}\0{id}"))
-
 
 def low(field: str) -> str:
     """Return the name of the second half of a companion, which is absent where it is 0."""
     return f"{field}_low"
 
 
-def halves(field: str, number: float) -> tuple[int, int]:
-    """Return the value of a companion as (high, low), both exact as float64; pairs order as the values do.
-
-    Args:
-        field: `n_...` for a float64, `d_...` for microseconds.
-        number: The value.
-
-    Returns:
-        For microseconds, seconds and the rest. For a float64, the two halves of its bits, which order as
-        numbers do once the sign is taken into account; low is 0 for short ones such as 7 or 0.5.
-    """
-    if field.startswith("d_"):
-        return divmod(int(number), 1_000_000)
-    magnitude: int
-    [magnitude] = _INT64.unpack(_DOUBLE.pack(abs(number)))
-    return divmod(magnitude if number >= 0 else -magnitude, 2**32)
-
-
 def filtered(metadata: Metadata) -> Payload:
     """Return what filters look at."""
     found: Payload = {"t": record_tokens(metadata)}
     for field, number in record_companions(metadata).items():
-        found[field], rest = halves(field, number)
+        found[field], rest = sortable_pair(field, number)
         if rest:
             found[low(field)] = rest
     return found
@@ -99,25 +65,12 @@ def metadata_payload(metadata: Metadata) -> Payload:
     return {_META: metadata_codec.encode(metadata), FILTERED: filtered(metadata)}
 
 
-def encode_vectors(vectors: FloatArray, metric: Metric) -> tuple[FloatArray, list[float] | None]:
-    """Return the vectors to send and, under cosine, the lengths that they had.
-
-    The engine scales vectors to length 1 in float32 itself, but not very short ones, and it makes zeros of
-    very long ones (`cosine_preprocess`: https://github.com/qdrant/qdrant, lib/segment/src/spaces, 1.19).
-    """
-    if metric != "cosine":
-        return vectors, None
-    rows = vectors.astype(np.float64)
-    lengths = np.linalg.norm(rows, axis=1)
-    return (rows / lengths[:, None]).astype(np.float32), lengths.tolist()
-
-
 def encode(batch: RecordBatch, namespace: str, metric: Metric) -> tuple[list[str], FloatArray, list[Payload]]:
     """Return the ids, vectors and payloads of a batch's points."""
     assert batch.vectors is not None
     assert batch.texts is not None
     assert batch.metadatas is not None
-    vectors, lengths = encode_vectors(batch.vectors, metric)
+    vectors, lengths = split_lengths(batch.vectors, metric)
     payloads = []
     for id, text, metadata in zip(batch.ids, batch.texts, batch.metadatas, strict=True):
         payload = {ID: id, NAMESPACE: namespace, **metadata_payload(metadata)}
@@ -126,7 +79,7 @@ def encode(batch: RecordBatch, namespace: str, metric: Metric) -> tuple[list[str
         payloads.append(payload)
     for payload, length in zip(payloads, lengths or (), strict=lengths is not None):
         payload[_NORM] = length
-    return [point_id(namespace, id) for id in batch.ids], vectors, payloads
+    return [record_uuid(namespace, id) for id in batch.ids], vectors, payloads
 
 
 def rest_points(ids: list[str], vectors: FloatArray, payloads: list[Payload]) -> models.Batch:
@@ -135,27 +88,13 @@ def rest_points(ids: list[str], vectors: FloatArray, payloads: list[Payload]) ->
 
 
 def grpc_points(ids: list[str], vectors: FloatArray, payloads: list[Payload]) -> list[grpc.PointStruct]:
-    """Return points as gRPC sends them, vectors as the bytes that they are on the wire.
-
-    A packed `repeated float` is its bytes in little-endian order behind a tag and a length
-    (https://protobuf.dev/programming-guides/encoding/#packed); giving protobuf a list is twice as slow.
-    """
-    rows = vectors.astype("<f4", copy=False)
-    head = b"\x0a" + _varint(rows.itemsize * rows.shape[1])  # field 1 of DenseVector, length-delimited
+    """Return points as gRPC sends them, vectors as the bytes that they are on the wire."""
     points = []
-    for id, row, payload in zip(ids, rows, payloads, strict=True):
+    for id, row, payload in zip(ids, vectors, payloads, strict=True):
         point = grpc.PointStruct(id=grpc.PointId(uuid=id), payload=payload_to_grpc(payload))
-        point.vectors.vector.dense.MergeFromString(head + row.tobytes())
+        point.vectors.vector.dense.MergeFromString(packed_floats(row))
         points.append(point)
     return points
-
-
-def _varint(number: int) -> bytes:
-    found = bytearray()
-    while number > 0x7F:  # noqa: PLR2004  # 7 bits in a byte
-        found.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes((*found, number))
 
 
 def payload_keys(fields: Fields, metric: Metric) -> list[str]:
@@ -184,9 +123,5 @@ def decode(
 
 
 def _vectors(found: Iterable[Any], payloads: list[Payload], dimension: int, metric: Metric) -> FloatArray:
-    rows = np.array(list(found), np.float64).reshape(len(payloads), dimension)
-    if metric == "cosine":
-        rows *= np.array([payload[_NORM] for payload in payloads]).reshape(-1, 1)
-        # the largest float32 times its rounded length may be a little more than itself
-        np.clip(rows, -_LARGEST, _LARGEST, out=rows)
-    return rows.astype(np.float32)
+    rows = np.array(list(found), np.float32).reshape(len(payloads), dimension)
+    return join_lengths(rows, [payload[_NORM] for payload in payloads]) if metric == "cosine" else rows

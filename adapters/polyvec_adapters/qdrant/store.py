@@ -16,6 +16,7 @@ from qdrant_client.http.exceptions import UnexpectedResponse
 from polyvec import scores, spec
 from polyvec.base import BaseCollection, BaseVectorStore, Fields, Hits
 from polyvec.config import StoreConfig
+from polyvec.encoding import NO_RECORD_UUID, record_uuid, split_lengths
 from polyvec.errors import (
     BackendError,
     CollectionNotFoundError,
@@ -216,7 +217,7 @@ class QdrantCollection(BaseCollection):
         with self.store.session() as client:
             found = client.retrieve(
                 self.native,
-                [records.point_id(self.namespace, id) for id in ids],
+                [record_uuid(self.namespace, id) for id in ids],
                 with_payload=self._payload(fields),
                 with_vectors=fields.vectors,
             )
@@ -225,7 +226,7 @@ class QdrantCollection(BaseCollection):
     def _do_query(
         self, vectors: FloatArray, *, limit: int, filter: Filter | None, exact: bool, fields: Fields
     ) -> list[Hits]:
-        rows = records.encode_vectors(vectors, self.spec.metric)[0].tolist()
+        rows = split_lengths(vectors, self.spec.metric)[0].tolist()
         found = self._search(rows, limit, filter, fields, exact=exact)
         # under a filter the graph may fall apart, and a search ends where its part does
         # (https://github.com/qdrant/qdrant/issues/3094): see whether there is really no more
@@ -276,7 +277,7 @@ class QdrantCollection(BaseCollection):
         return self._decode(found, fields), following
 
     def _do_set_metadata(self, ids: list[str], metadatas: Sequence[Metadata]) -> None:
-        points = (records.point_id(self.namespace, id) for id in ids)
+        points = (record_uuid(self.namespace, id) for id in ids)
         payloads = dict(zip(points, map(records.metadata_payload, metadatas), strict=True))
         with self.store.session() as client:
             # a record may be gone by now, and to set the payload of a point that is not there is an error,
@@ -290,7 +291,7 @@ class QdrantCollection(BaseCollection):
                 client.batch_update_points(self.native, operations, wait=True)
 
     def _do_delete(self, ids: list[str]) -> None:
-        points: list[models.ExtendedPointId] = [records.point_id(self.namespace, id) for id in ids]
+        points: list[models.ExtendedPointId] = [record_uuid(self.namespace, id) for id in ids]
         with self.store.session() as client:
             client.delete(self.native, models.PointIdsList(points=points), wait=True)
 
@@ -301,7 +302,7 @@ class QdrantCollection(BaseCollection):
     def _do_flush(self) -> None:
         # operations are applied in their order, so a write that is waited for ends all earlier ones
         with self.store.session() as client:
-            client.delete(self.native, models.PointIdsList(points=[records.NO_POINT]), wait=True)
+            client.delete(self.native, models.PointIdsList(points=[NO_RECORD_UUID]), wait=True)
 
     def _do_explain(self, filter: Filter | None, *, limit: int, exact: bool) -> tuple[Any, tuple[str, ...]]:
         request = models.QueryRequest(

@@ -15,9 +15,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final, NamedTuple
 
+from polyvec.encoding import namespace_token, sortable_int
 from polyvec.filters import And, Filter, Not, Or, push_negations
 from polyvec.tokens import HasAny, InRange, RangeOperator, compile_filter
-from polyvec_adapters.typesense.records import SLOT, TOKENS, namespace_token, presence_token, sortable
+from polyvec_adapters.typesense.records import SLOT, TOKENS, presence_token
 
 MAX_TERMS: Final = 100
 """Conditions, operators and parentheses that a filter may have; with more, 0.24.1 says that it is not valid.
@@ -140,4 +141,4 @@ def _absent(field: str, known: Collection[str] | None) -> bool:
 
 
 def _compare(node: InRange) -> str:
-    return f"{node.field}:{_SYMBOLS[node.operator]}{sortable(node.field, node.bound)}"
+    return f"{node.field}:{_SYMBOLS[node.operator]}{sortable_int(node.field, node.bound)}"

@@ -22,10 +22,7 @@ float64 its bits, which order as the numbers do once the sign is taken into acco
 from __future__ import annotations
 
 import base64
-import struct
-from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
-from hashlib import blake2b
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -33,6 +30,7 @@ import orjson
 
 from polyvec import metadata as metadata_codec
 from polyvec.base import Fields
+from polyvec.encoding import join_lengths, namespace_token, record_key, sortable_int, split_lengths
 from polyvec.tokens import record_companions, record_tokens
 from polyvec.types import FloatArray, Metadata, Metric, RecordBatch
 
@@ -49,8 +47,6 @@ NORM: Final = "norm"
 SLOTS: Final = 2**31
 """Slots are in [0, SLOTS)."""
 
-_DOUBLE: Final = struct.Struct("<d")
-_INT64: Final = struct.Struct("<q")
 _LARGEST: Final = float(np.finfo(np.float32).max)
 _SMALLEST: Final = np.finfo(np.float32).tiny
 
@@ -80,24 +76,13 @@ def schema(dimension: int, metric: Metric) -> list[Document]:
     ]
 
 
-def _digest(namespace: str, id: str) -> bytes:
-    # ids hold no NUL, so no two records share a message
-    return blake2b(f"{namespace}\0{id}".encode(), digest_size=16).digest()
-
-
 def _name(digest: bytes) -> str:
     return base64.b32encode(digest).decode().rstrip("=").lower()
 
 
 def document_id(namespace: str, id: str) -> str:
     """Return the id of a record's document: letters and digits, which neither a filter nor a URL changes."""
-    return _name(_digest(namespace, id))
-
-
-@lru_cache(maxsize=1024)
-def namespace_token(namespace: str) -> str:
-    """Return the token of every record of a namespace; it equals no token of `polyvec.tokens`."""
-    return "s" + blake2b(namespace.encode(), digest_size=16).hexdigest()
+    return _name(record_key(namespace, id))
 
 
 def presence_token(field: str) -> str:
@@ -105,23 +90,9 @@ def presence_token(field: str) -> str:
     return field.replace("_", "")
 
 
-def sortable(field: str, number: float) -> int:
-    """Return the value of a companion: an int64 that orders as the numbers do.
-
-    Args:
-        field: `n_...` for a float64, `d_...` for microseconds.
-        number: The value.
-    """
-    if field.startswith("d_"):
-        return int(number)
-    magnitude: int
-    [magnitude] = _INT64.unpack(_DOUBLE.pack(abs(number)))
-    return magnitude if number >= 0 else -magnitude
-
-
 def filtered(namespace: str, metadata: Metadata) -> Document:
     """Return the part of a document that depends on the metadata."""
-    companions = {field: sortable(field, number) for field, number in record_companions(metadata).items()}
+    companions = {field: sortable_int(field, number) for field, number in record_companions(metadata).items()}
     tokens = [namespace_token(namespace), *record_tokens(metadata), *map(presence_token, companions)]
     return {META: metadata_codec.encode(metadata), TOKENS: tokens, **companions}
 
@@ -140,7 +111,7 @@ def encode(batch: RecordBatch, namespace: str, metric: Metric) -> dict[str, byte
     vectors, norms = _stored(batch.vectors, metric)
     lines = {}
     for row, (id, text, metadata) in enumerate(zip(batch.ids, batch.texts, batch.metadatas, strict=True)):
-        digest = _digest(namespace, id)
+        digest = record_key(namespace, id)
         document = {
             "id": _name(digest),
             VECTOR: vectors[row],
@@ -158,20 +129,12 @@ def encode(batch: RecordBatch, namespace: str, metric: Metric) -> dict[str, byte
 
 
 def _stored(vectors: FloatArray, metric: Metric) -> tuple[FloatArray, list[float] | None]:
-    """Return the vectors to send and, under cosine, the lengths that they had.
-
-    The engine scales vectors to length 1 itself, but in float32, in which the squares of small and large
-    elements are 0 and infinite.
-    """
-    if metric == "cosine":
-        rows = vectors.astype(np.float64)
-        lengths = np.linalg.norm(rows, axis=1)
-        return (rows / lengths[:, None]).astype(np.float32), lengths.tolist()
+    """Return the vectors to send and, under cosine, the lengths that they had."""
     if metric == "euclidean":
         # with q' = (q, 1) and x' = (x, -|x|**2 / 2), the product q'x' is (|q|**2 - |q - x|**2) / 2
         squares = np.square(vectors, dtype=np.float64).sum(axis=1, keepdims=True)
         return np.hstack([vectors, np.maximum(-squares / 2, -_LARGEST).astype(np.float32)]), None
-    return vectors, None
+    return split_lengths(vectors, metric)
 
 
 def queries(vectors: FloatArray, metric: Metric) -> list[str]:
@@ -211,12 +174,8 @@ def decode(documents: Sequence[Document], fields: Fields, dimension: int, metric
     )
 
 
-def _vectors(documents: Iterable[Document], dimension: int, metric: Metric) -> FloatArray:
-    rows = np.array([document[VECTOR][:dimension] for document in documents], np.float64)
-    if metric == "cosine":
-        rows = rows.reshape(-1, dimension) * np.array([[document[NORM]] for document in documents]).reshape(
-            -1, 1
-        )
-        # the largest float32 times its rounded length may be a little more than itself
-        np.clip(rows, -_LARGEST, _LARGEST, out=rows)
-    return rows.reshape(-1, dimension).astype(np.float32)
+def _vectors(documents: Sequence[Document], dimension: int, metric: Metric) -> FloatArray:
+    rows = np.array([document[VECTOR][:dimension] for document in documents], np.float32).reshape(
+        -1, dimension
+    )
+    return join_lengths(rows, [document[NORM] for document in documents]) if metric == "cosine" else rows

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import qdrant_edge as edge
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from qdrant_client import models
 
+from polyvec.encoding import sortable_pair
 from polyvec.filters import (
     And,
     Contains,
@@ -38,11 +38,8 @@ from polyvec.filters import (
 from polyvec.testing import filter_cases, programs
 from polyvec.tokens import companion_field, element_token, exists_token, list_token, scalar_token
 from polyvec_adapters.qdrant.filters import range_fields, to_native, within
-from polyvec_adapters.qdrant.records import filtered, halves, low
+from polyvec_adapters.qdrant.records import filtered, low
 from tests.adapters.qdrant.engine import to_edge
-
-INT64 = st.integers(-(2**63), 2**63 - 1)
-FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 
 
 def plain(filter: Filter) -> Any:
@@ -96,7 +93,7 @@ class TestShape:
 
     def test_a_range_from_or_below_a_short_number_needs_one_half(self) -> None:
         field = f"f.{companion_field('n', 'year')}"
-        high, rest = halves("n_x", 2020)
+        high, rest = sortable_pair("n_x", 2020)
         assert rest == 0
         assert plain(F("year") >= 2020) == {"key": field, "range": {"gte": high}}
         assert plain(F("year") < 2020) == {"key": field, "range": {"lt": high}}
@@ -112,7 +109,7 @@ class TestShape:
     )
     def test_a_range_compares_the_high_half_first(self, filter: Filter, decisive: str, tie: Any) -> None:
         field = f"f.{companion_field('n', 'x')}"
-        high, rest = halves("n_x", 0.1)
+        high, rest = sortable_pair("n_x", 0.1)
         assert rest > 0
         expected = {
             clause: [
@@ -178,38 +175,6 @@ def _depth(condition: Any) -> int:
         return 0
     parts = (condition.must, condition.should, condition.must_not)
     return 1 + max((_depth(inner) for part in parts for inner in part or ()), default=0)
-
-
-class TestHalves:
-    @given(FLOATS, FLOATS)
-    def test_they_order_as_numbers_do(self, left: float, right: float) -> None:
-        assert (halves("n_x", left) < halves("n_x", right)) == (left < right)
-        assert (halves("n_x", left) == halves("n_x", right)) == (left == right)
-
-    @given(FLOATS)
-    def test_they_tell_neighbours_apart(self, number: float) -> None:
-        above = math.nextafter(number, math.inf)
-        if math.isfinite(above):
-            assert halves("n_x", number) < halves("n_x", above)
-
-    @given(INT64, INT64)
-    def test_they_order_as_instants_do(self, left: int, right: int) -> None:
-        assert (halves("d_x", left) < halves("d_x", right)) == (left < right)
-
-    @given(st.one_of(st.tuples(st.just("n_x"), FLOATS), st.tuples(st.just("d_x"), INT64)))
-    def test_they_survive_json_and_float64(self, companion: tuple[str, float]) -> None:
-        for half in halves(*companion):
-            assert abs(half) < 2**53
-            assert int(float(half)) == half
-
-    def test_zeros_are_equal_and_short_numbers_have_no_low_half(self) -> None:
-        assert halves("n_x", 0.0) == halves("n_x", -0.0) == (0, 0)
-        for number in (1.0, -1.0, 7.0, 0.5, -2024.0, 1_000_000.0, 2.0**-1000):
-            assert halves("n_x", number)[1] == 0
-        assert halves("d_x", 5_000_000) == (5, 0)
-        assert halves("d_x", -1) == (-1, 999_999)
-        assert filtered({"x": 7})[companion_field("n", "x")] == halves("n_x", 7)[0]
-        assert low(companion_field("n", "x")) not in filtered({"x": 7})
 
 
 BOUNDARIES: tuple[float, ...] = tuple(

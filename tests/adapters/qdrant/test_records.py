@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from qdrant_client import models
 from qdrant_client.conversions.conversion import RestToGrpc
 
 from polyvec.base import Fields
+from polyvec.encoding import record_uuid
 from polyvec.testing import data
 from polyvec.testing.compare import assert_same_metadata, assert_same_vector
 from polyvec.tokens import companion_field, record_tokens
@@ -59,7 +59,7 @@ def test_a_payload() -> None:
         },
     }
     assert vectors.tolist() == np.array([[0.6, 0.8]], np.float32).tolist()
-    assert id == records.point_id("tenant", "a")
+    assert id == record_uuid("tenant", "a")
 
 
 @pytest.mark.parametrize("metric", ["dot", "euclidean"])
@@ -69,17 +69,6 @@ def test_only_cosine_changes_vectors(metric: Metric) -> None:
     assert vectors is given.vectors
     assert "norm" not in payload
     assert "text" not in payload
-
-
-def test_point_ids_are_uuids_that_no_two_records_share() -> None:
-    spaces = ("", "a", "b", "a.b")
-    ids = {records.point_id(space, id) for space in spaces for id in data.IDS}
-    assert len(ids) == len(spaces) * len(data.IDS)
-    assert all(str(uuid.UUID(id)) == id and uuid.UUID(id).version == 5 for id in ids)
-    assert records.NO_POINT not in ids
-    assert records.point_id("a", "bc") != records.point_id("ab", "c")
-    # written to databases: it must never change
-    assert records.point_id("tenant", "a") == "5bf7ad17-0821-5ec4-84e2-f7681567c784"
 
 
 @pytest.mark.parametrize("metric", METRICS)

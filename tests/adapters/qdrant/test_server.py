@@ -17,6 +17,7 @@ from qdrant_client import models
 from qdrant_client.conversions.conversion import GrpcToRest
 
 import polyvec
+from polyvec.encoding import NO_RECORD_UUID, record_uuid
 from polyvec.errors import (
     AuthenticationError,
     BackendError,
@@ -35,7 +36,6 @@ from polyvec.testing import data
 from polyvec.testing.compare import assert_best, assert_holds, truth
 from polyvec.tokens import companion_field, scalar_token
 from polyvec.types import FlatIndex, HnswIndex, Record, RecordBatch, WriteReport
-from polyvec_adapters.qdrant.records import NO_POINT, point_id
 from polyvec_adapters.qdrant.store import QdrantCollection, QdrantStore
 from tests.adapters.qdrant.engine import Engine
 from tests.adapters.qdrant.servers import Call, Fault, Server
@@ -297,7 +297,7 @@ class TestRequests:
             assert not found.must_not
         [change] = changes(server)
         assert change.filter is not None
-        assert change.filter.must == [models.HasIdCondition(has_id=[point_id("tenant", "a")])]
+        assert change.filter.must == [models.HasIdCondition(has_id=[record_uuid("tenant", "a")])]
         assert change.points is None
 
     def test_points(self, docs: QdrantCollection, server: Server) -> None:
@@ -314,7 +314,7 @@ class TestRequests:
             ids = [point.id for point in points]
             [payload, bare] = [point.payload for point in points]
             vectors = [point.vector for point in points]
-        assert ids == [point_id("", "a"), point_id("", "b")]
+        assert ids == [record_uuid("", "a"), record_uuid("", "b")]
         assert np.allclose(vectors, [[0.6, 0.8, 0, 0], A])
         assert (payload["id"], payload["ns"], payload["text"], payload["norm"]) == ("a", "", "text", 5.0)
         assert payload["meta"] == '{"lang":"ko"}'
@@ -329,11 +329,14 @@ class TestRequests:
         [upsert], [flush, delete] = sent(server, "upsert"), sent(server, "delete")
         if over_rest(upsert):
             assert [call.options["wait"] for call in (upsert, flush, delete)] == ["false", "true", "true"]
-            assert (flush.body, delete.body) == ({"points": [NO_POINT]}, {"points": [point_id("", "a")]})
+            assert (flush.body, delete.body) == (
+                {"points": [NO_RECORD_UUID]},
+                {"points": [record_uuid("", "a")]},
+            )
         else:
             assert [call.body.wait for call in (upsert, flush, delete)] == [False, True, True]
             assert [call.body.points.points.ids[0].uuid for call in (flush, delete)] == [
-                NO_POINT, point_id("", "a"),
+                NO_RECORD_UUID, record_uuid("", "a"),
             ]  # fmt: skip
 
     def test_many_vectors_are_one_request(self, docs: QdrantCollection, server: Server) -> None:
@@ -371,7 +374,7 @@ class TestRequests:
         docs.update_metadata(["a"], set={"lang": "ko"}, unset=["x"])
         [change] = changes(server)
         assert change.payload.keys() == {"meta", "f"}
-        [point] = engine.retrieve("docs", [point_id("", "a")], True, True)
+        [point] = engine.retrieve("docs", [record_uuid("", "a")], True, True)
         assert point.payload is not None
         assert point.payload["f"].keys() == {"t", YEAR}
         assert (point.payload["text"], point.payload["norm"]) == ("text", 5.0)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from polyvec.encoding import namespace_token, sortable_int
 from polyvec.filters import (
     And,
     Contains,
@@ -36,7 +37,7 @@ from polyvec_adapters.typesense.filters import MAX_TERMS, in_slots, plan, to_nat
 
 Document = Mapping[str, Any]
 
-NS = f"tokens:[{records.namespace_token('')}]"
+NS = f"tokens:[{namespace_token('')}]"
 YEAR = companion_field("n", "year")
 
 
@@ -116,7 +117,7 @@ def test_conditions() -> None:
     assert native(Ne("k", "a")) == f"tokens:!=[{a}]"
     assert native(In("k", ("a", "b"))) == f"tokens:[{a},{b}]"
     assert native(Exists("k")) == f"tokens:[{exists_token('k')}]"
-    number = records.sortable(YEAR, 2020.0)
+    number = sortable_int(YEAR, 2020.0)
     assert native(Gt("year", 2020)) == f"{YEAR}:>{number}"
     assert native(Not(Gt("year", 2020))) == f"({YEAR}:<={number} || tokens:!=[{YEAR.replace('_', '')}])"
     assert native(Lt("year", -0.0)) == f"{YEAR}:<0"

@@ -8,11 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from polyvec.base import Fields
-from polyvec.metadata import microseconds
+from polyvec.encoding import namespace_token, sortable_int
 from polyvec.testing import data
 from polyvec.testing.compare import assert_same_metadata, assert_same_vector
 from polyvec.tokens import companion_field, record_tokens
@@ -20,7 +18,6 @@ from polyvec.types import METRICS, FloatArray, Metric, RecordBatch
 from polyvec_adapters.typesense import records
 
 EVERYTHING = Fields(vectors=True, text=True, metadata=True)
-FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 
 
 def batch(vectors: FloatArray, **columns: Any) -> RecordBatch:
@@ -53,7 +50,7 @@ def test_a_document() -> None:
         "meta": '{"n":7,"at":{"$datetime":"1970-01-01T00:00:01+00:00"},"s":"b"}',
         "norm": 5.0,
         "tokens": [
-            records.namespace_token("tenant"),
+            namespace_token("tenant"),
             *record_tokens(metadata),
             n.replace("_", ""),
             at.replace("_", ""),
@@ -68,7 +65,7 @@ def test_a_document_of_little() -> None:
     document = json.loads(records.encode(batch(np.array([[3, 4]], np.float32)), "", "dot")["r0"])
     assert set(document) == {"id", "vec", "key", "slot", "meta", "tokens"}
     assert document["vec"] == [3.0, 4.0]
-    assert document["tokens"] == [records.namespace_token("")]
+    assert document["tokens"] == [namespace_token("")]
     assert b"[3.0,4.0]" in records.encode(batch(np.array([[3, 4]], np.float32)), "", "dot")["r0"]  # no ints
 
 
@@ -147,22 +144,6 @@ def test_queries() -> None:
     assert records.queries(np.array([[1, 1e-40, -1e-40]], np.float32), "dot") == ["[1.0,0.0,0.0]"]
 
 
-@given(FLOATS, FLOATS)
-def test_floats_order_as_their_integers(left: float, right: float) -> None:
-    a, b = (records.sortable("n_x", number) for number in (left, right))
-    assert (a < b, a == b) == (left < right, left == right)
-    assert -(2**63) < a < 2**63 - 1
-
-
-def test_the_ends_of_the_numbers() -> None:
-    assert records.sortable("n_x", -0.0) == records.sortable("n_x", 0.0) == 0
-    assert records.sortable("n_x", 5e-324) == 1
-    assert records.sortable("n_x", -5e-324) == -1
-    last = microseconds(data.DATETIMES[5])
-    assert last > 2**53
-    assert records.sortable("d_x", last) == last
-
-
 def test_a_change_names_the_companions_that_go() -> None:
     line = records.change("", "a", {"n": 1, "m": 2, "at": data.DATETIMES[0]}, {"m": 3, "s": "x"})
     document = json.loads(line)
@@ -172,5 +153,5 @@ def test_a_change_names_the_companions_that_go() -> None:
     assert document == {
         companion_field("n", "n"): None,
         companion_field("d", "at"): None,
-        companion_field("n", "m"): records.sortable("n_x", 3.0),
+        companion_field("n", "m"): sortable_int("n_x", 3.0),
     }
