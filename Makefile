@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+# a worker for each core; all tests of a backend go to one, see tests/conftest.py
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder
 
 .PHONY: help setup demo test test-fast test-db programs fmt lint types up down matrix bench build clean
 
@@ -24,10 +26,10 @@ demo: $(READY)   ## real documents: embed, store, filter, search; then the same 
 	$(BIN)/python demo/demo.py
 
 test: lint types  ## all tests on every backend that this machine can start; the header names the rest
-	$(BIN)/python -m pytest $(addprefix --backend ,$(BACKENDS))
+	$(PYTEST) $(addprefix --backend ,$(BACKENDS))
 
 test-fast: $(READY)  ## no servers, under a minute: for the inner loop
-	$(BIN)/python -m pytest -q -m "not server and not slow"
+	$(PYTEST) -q -m "not server and not slow"
 
 test-db: $(READY)  ## the contract and the adapter's own tests on one database: make test-db DB=qdrant
 	$(BIN)/python -m pytest tests/contract $(wildcard tests/adapters/$(DB)) --backend $(DB)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -78,10 +79,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Fast tests first: what needs no server, then each backend in turn, then what is slow."""
+    """Fast tests first: what needs no server, then each backend in turn, then what is slow.
+
+    With several workers (`-n`), all tests of a backend go to one of them, so that its engine is started once;
+    so do the tests of a file, which share what they start.
+    """
     items.sort(
         key=lambda item: (bool(item.get_closest_marker("slow")), bool(item.get_closest_marker("server")))
     )
+    for item in items:
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        group = parameters["backend"].name if "backend" in parameters else item.path.name
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
@@ -110,6 +119,17 @@ def open_store(
 _VERSIONS: dict[str, str] = {}
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what a worker of `-n` saw."""
+    _VERSIONS.update(getattr(node, "workeroutput", {}).get("versions", {}))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["versions"] = _VERSIONS
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for name, version in _VERSIONS.items():
+    for name, version in sorted(_VERSIONS.items()):
         terminalreporter.write_line(f"backend {name}: engine version {version}")
