@@ -3,7 +3,7 @@
 An embedded engine runs in the test process. A server is, in this order:
 
 1. the one that `POLYVEC_TEST_<NAME>_URL` names;
-2. the service of docker-compose.yml, if a Docker engine answers and `POLYVEC_TEST_DOCKER` is set;
+2. the service of docker-compose.yml, if a Docker engine answers and `POLYVEC_TEST_DOCKER` is not 0;
 3. a native server from a package of the registries, started on a free loopback port with a fresh directory.
 """
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
-import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,12 +23,10 @@ import polyvec
 from polyvec.protocol import VectorStore
 from tests.aio.bridge import Loop, open_bridge
 from tests.servers.chroma import start_chroma
-from tests.servers.ports import COMPOSE_URLS
+from tests.servers.docker import docker_answers, start_service
 
 OpenStore: TypeAlias = Callable[[], VectorStore]
 Urls: TypeAlias = Iterator[str]
-
-ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +64,7 @@ class Backend:
     @property
     def docker(self) -> bool:
         """Whether Docker Compose is to start it."""
-        return self.kind != "embedded" and bool(os.environ.get("POLYVEC_TEST_DOCKER")) and _docker_answers()
+        return self.kind != "embedded" and bool(self.service) and docker_answers()
 
     @property
     def source(self) -> str:
@@ -88,9 +85,7 @@ class Backend:
         if absent:
             return f"not installed: {', '.join(absent)}; run `make setup`"
         if self.kind == "elsewhere" and self.url is None and not self.docker:
-            return (
-                f"no package has its server; set {self.variable}, or POLYVEC_TEST_DOCKER=1 where Docker runs"
-            )
+            return f"no package has its server; start Docker, or set {self.variable}"
         return None
 
     @contextmanager
@@ -110,20 +105,11 @@ class Backend:
         if self.url is not None:
             yield self.url
         elif self.docker:
-            compose = ["docker", "compose", "--project-directory", str(ROOT)]
-            subprocess.run([*compose, "up", "--detach", "--wait", self.service], check=True)
-            yield COMPOSE_URLS[self.service]
-            subprocess.run([*compose, "rm", "--stop", "--force", self.service], check=True)
+            with start_service(self.service, data / "docker.log") as url:
+                yield url
         else:
             assert self.run is not None
             yield from self.run(data)
-
-
-def _docker_answers() -> bool:
-    try:
-        return subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0
-    except OSError:
-        return False
 
 
 def _memory(data: Path) -> Urls:
