@@ -29,7 +29,7 @@ from benchmarks import subjects, texts
 from polyvec import Record, scores
 
 QUERIES = 200
-BACKENDS = ["chroma", "qdrant", "typesense"]
+BACKENDS = ["chroma", "qdrant", "redis", "typesense"]
 
 
 def child(*arguments: object) -> dict[str, Any]:

