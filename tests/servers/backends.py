@@ -148,6 +148,16 @@ def _chroma_server(data: Path) -> Urls:
         yield url
 
 
+def _pinecone(data: Path) -> Urls:
+    from tests.servers.pinecone.start import start_pinecone
+
+    with start_pinecone(data / "pinecone.log", data=data / "data") as url:
+        yield url
+
+
+_PINECONE_EMULATOR = "an emulator written from the API's description (not Pinecone)"
+
+
 def _qdrant_engine(face: str) -> Callable[[Path], Urls]:
     """Qdrant's own engine in this process, behind a stand-in for its server."""
 
@@ -172,6 +182,7 @@ BACKENDS = {
         Backend("memory-async", "embedded", "numpy", run=_memory, asynchronous=True),
         Backend("chroma", "embedded", "chromadb", ("chromadb",), _directory("chroma")),
         Backend("chroma-server", "server", "chromadb", ("chromadb",), _chroma_server, "chroma"),
+        Backend("pinecone", "server", _PINECONE_EMULATOR, ("pinecone", "orjson"), _pinecone, "pinecone"),
         Backend("qdrant", "embedded", "qdrant-client", ("qdrant_client",), _directory("qdrant")),
         Backend("qdrant-engine-rest", "embedded", "qdrant-edge-py", _EDGE, _qdrant_engine("rest")),
         Backend("qdrant-engine-grpc", "embedded", "qdrant-edge-py", _EDGE, _qdrant_engine("grpc")),
