@@ -29,7 +29,7 @@ from benchmarks import subjects, texts
 from polyvec import Record, scores
 
 QUERIES = 200
-BACKENDS = ["chroma", "qdrant", "redis", "typesense"]
+BACKENDS = ["chroma", "pinecone", "qdrant", "redis", "typesense"]
 
 
 def child(*arguments: object) -> dict[str, Any]:

@@ -212,6 +212,46 @@ def through_typesense(url: str, data: Data) -> Iterator[Subject]:
     yield Subject(load, query, lambda vector: query(vector, filter_by="year:>=2020"))
 
 
+def through_pinecone(url: str, data: Data) -> Iterator[Subject]:
+    """Time the SDK of Pinecone as its documentation shows it: vectors in batches, several under way.
+
+    https://docs.pinecone.io/guides/index-data/upsert-data#upsert-in-batches. Against the same emulator as
+    polyvec, which says what polyvec's encoding costs, and nothing of the service.
+    """
+    from pinecone import Pinecone, ServerlessSpec
+
+    found = polyvec.config.parse_url(url)
+    host, port = found.hosts[0]
+    client = Pinecone(api_key=found.password, host=f"http://{host}:{port}", timeout=600)
+    client.indexes.create(
+        name="bench",
+        dimension=data.vectors.shape[1],
+        metric="cosine",
+        spec=ServerlessSpec(cloud="aws", region="us-east-1"),
+        timeout=-1,
+    )
+    index = client.index("bench")
+
+    def load() -> None:
+        vectors = [
+            {"id": id, "values": vector.tolist(), "metadata": {"text": text, **metadata}}
+            for id, vector, text, metadata in zip(
+                data.ids, data.vectors, data.texts, data.metadatas, strict=True
+            )
+        ]
+        index.upsert(vectors=vectors, batch_size=100, show_progress=False)
+        while index.describe_index_stats().total_vector_count < len(vectors):
+            pass  # as its page on freshness says
+
+    def query(vector: Any, **options: Any) -> list[str]:
+        found = index.query(vector=vector.tolist(), top_k=10, include_metadata=True, **options)
+        return [match.id for match in found.matches]
+
+    yield Subject(load, query, lambda vector: query(vector, filter={"year": {"$gte": 2020}}))
+    index.close()
+    client.close()
+
+
 @contextmanager
 def subject(name: str, *, native: bool, folder: Path, data: Data) -> Iterator[Subject]:
     """Give the subject of a backend, on an empty database in `folder`."""
@@ -224,6 +264,11 @@ def subject(name: str, *, native: bool, folder: Path, data: Data) -> Iterator[Su
             from qdrant_client import QdrantClient
 
             runs = through_qdrant_client(QdrantClient(path=str(folder)), data)
+        case "pinecone", _:
+            from tests.servers.pinecone.start import start_pinecone
+
+            with start_pinecone(folder / "log", data=folder / "data") as url:
+                yield from through_pinecone(url, data) if native else through_polyvec(url, data)
         case "redis", _:
             from tests.servers.redis import start_redis
 

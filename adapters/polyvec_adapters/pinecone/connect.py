@@ -24,7 +24,7 @@ https://docs.pinecone.io/guides/index-data/check-data-freshness."""
 NO_KEY: Final = "pclocal"
 """Pinecone Local asks for none, the driver does: https://docs.pinecone.io/guides/operations/local-development."""
 
-_FIRST_PAUSE_S: Final = 0.01
+_FIRST_PAUSE_S: Final = 0.002
 _LONGEST_PAUSE_S: Final = 0.5
 _POLL_S: Final = 1.0
 
@@ -33,9 +33,9 @@ class Transport(httpx.BaseTransport):
     """Sends a request once, and remembers for each thread where its last write stands in the log.
 
     In place of the driver's own (10.2), which tries again by itself, with a budget that all clients of a
-    process share; `Index` has no way to change that, since `Pinecone._build_index_kwargs` leaves `retry_config`
-    out. An error would take four timeouts, and then be tried again by polyvec. And `Index.delete` returns
-    nothing, so that only here the LSN of a deletion can be seen.
+    process share. `Index` cannot be told not to: `Pinecone._build_index_kwargs` leaves `retry_config` out. An
+    error would take four timeouts, and then be tried again by polyvec. And `Index.delete` returns nothing, so
+    that only here the LSN of a deletion can be seen.
     """
 
     def __init__(self, inner: httpx.BaseTransport) -> None:

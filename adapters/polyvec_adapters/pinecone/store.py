@@ -120,8 +120,8 @@ class PineconeStore(BaseVectorStore):
         takes a hundred a second.
         """
         waiting = list(items)
-        if len(waiting) == 1:
-            return [call(waiting[0])]
+        if len(waiting) <= 1:
+            return list(map(call, waiting))
         once = functools.partial(self._once, "", None, call)
         return list(self._pool.map(lambda item: self.retry.run(lambda: once(item)), waiting))
 
