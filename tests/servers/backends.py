@@ -54,7 +54,7 @@ class Backend:
     @property
     def variable(self) -> str:
         """The environment variable with the URL of a running server."""
-        return f"POLYVEC_TEST_{self.service.upper()}_URL"
+        return f"POLYVEC_TEST_{(self.service or self.name).upper()}_URL"
 
     @property
     def url(self) -> str | None:
@@ -182,7 +182,7 @@ BACKENDS = {
         Backend("memory-async", "embedded", "numpy", run=_memory, asynchronous=True),
         Backend("chroma", "embedded", "chromadb", ("chromadb",), _directory("chroma")),
         Backend("chroma-server", "server", "chromadb", ("chromadb",), _chroma_server, "chroma"),
-        Backend("pinecone", "server", _PINECONE_EMULATOR, ("pinecone", "orjson"), _pinecone, "pinecone"),
+        Backend("pinecone", "server", _PINECONE_EMULATOR, ("pinecone", "orjson"), _pinecone),
         Backend("qdrant", "embedded", "qdrant-client", ("qdrant_client",), _directory("qdrant")),
         Backend("qdrant-engine-rest", "embedded", "qdrant-edge-py", _EDGE, _qdrant_engine("rest")),
         Backend("qdrant-engine-grpc", "embedded", "qdrant-edge-py", _EDGE, _qdrant_engine("grpc")),

@@ -146,6 +146,11 @@ class Engine:
             self._replay(data / "log")
             self._log = (data / "log").open("ab")
 
+    def close(self) -> None:
+        """Close the log."""
+        if self._log is not None:
+            self._log.close()
+
     # Durability: every change is a line in a file before it is answered --------------------------------
 
     def _keep(self, *entry: Any) -> None:

@@ -276,6 +276,7 @@ class Server(ThreadingHTTPServer):
         self.shutdown()
         self._thread.join()
         self.server_close()
+        self.service.engine.close()
 
 
 def main() -> None:
