@@ -12,8 +12,9 @@ from pinecone import Index, Pinecone, RetryConfig
 from pinecone.errors import NotFoundError
 from pinecone.models.indexes.index import IndexModel
 
-from polyvec.errors import BackendTimeoutError, CollectionNotFoundError
+from polyvec.errors import CollectionNotFoundError
 from polyvec_adapters.pinecone import PineconeConfig
+from polyvec_adapters.pinecone.errors import NotYetError
 
 T = TypeVar("T")
 
@@ -207,11 +208,15 @@ class Api:
 
 
 def wait(done: Callable[[], bool], timeout_s: float, longest_pause_s: float, what: str) -> None:
-    """Ask again and again whether something is done, with growing pauses."""
+    """Ask again and again whether something is done, with growing pauses.
+
+    Raises:
+        NotYetError: It is not done in time.
+    """
     deadline = time.monotonic() + timeout_s
     pause = _FIRST_PAUSE_S
     while not done():
         if time.monotonic() + pause > deadline:
-            raise BackendTimeoutError(f"{what}, after {timeout_s:g} s")
+            raise NotYetError(f"{what}, after {timeout_s:g} s")
         time.sleep(pause)
         pause = min(2 * pause, longest_pause_s)

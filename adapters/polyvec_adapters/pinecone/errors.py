@@ -37,6 +37,12 @@ _BY_STATUS: Final[dict[int, type[PolyvecError]]] = {
 _USED_UP: Final = "for the current month"
 
 
+class NotYetError(BackendTimeoutError):
+    """The service has taken a request and not yet done what it asks; the same again would be no quicker."""
+
+    retryable = False
+
+
 def translate(error: Exception) -> PolyvecError | None:
     """Return our error for one of the driver's, None for an unknown one."""
     match error:
