@@ -475,6 +475,17 @@ class TestFreshness:
             assert reply.lsns == (None, None)
         assert slow.get("/vectors/list").body["vectors"] == [{"id": "a"}]
 
+    def test_a_deletion_by_filter_finds_what_is_indexed(self, slow: Client) -> None:
+        slow.upsert(vector("a", k=1))
+        assert slow.post(DELETE, {"filter": {"k": 1}}).lsns[0] == "2"
+        for _ in range(3):
+            slow.ids()
+        assert slow.ids() == ["a"]
+        slow.post(DELETE, {"filter": {"k": 1}})
+        for _ in range(3):
+            slow.ids()
+        assert slow.ids() == []
+
     def test_each_namespace_counts_for_itself(self, slow: Client) -> None:
         assert [slow.upsert(vector(), namespace=name).lsns[0] for name in "aabab"] == [
             "1",
@@ -521,12 +532,16 @@ class TestTheProgram:
         client.post(UPDATE, {"id": "a", "setMetadata": {"k": 5}})
         client.post(UPDATE, {"filter": {"k": 3}, "setMetadata": {"k": 6}, "dryRun": True})
         client.post(DELETE, {"ids": ["b"]})
+        client.upsert(vector("e", k=9), vector("f", k=9))
+        for _ in range(3):
+            client.ids()
+        client.post(DELETE, {"filter": {"k": 9}})
         log = tmp_path / "log"
         log.write_bytes(log.read_bytes() + b'["upsert","docs",{"vectors":[{"id":"torn')
         again = Client(serve(data=tmp_path))
         again.index = client.index
         assert [index["name"] for index in again.send("GET", "/indexes").body["indexes"]] == ["docs"]
-        found = again.get("/vectors/fetch?ids=a&ids=b&ids=c&ids=torn").body["vectors"]
+        found = again.get("/vectors/fetch?ids=a&ids=b&ids=c&ids=e&ids=torn").body["vectors"]
         assert {id: item["metadata"]["k"] for id, item in found.items()} == {"a": 5.0, "c": 3.0}
         again.upsert(vector("d"))
         third = Client(serve(data=tmp_path, lag=0))

@@ -45,12 +45,16 @@ class Stored(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a request gets: a body, and LSNs for the headers."""
+    """What a request gets: a body, and LSNs for the headers.
+
+    `kept` is what a write comes to in the log, where that is not the request itself.
+    """
 
     body: Any
     written_lsn: int | None = None
     indexed_lsn: int | None = None
     status: int = 200
+    kept: tuple[str, Body] | None = None
 
 
 class Namespace:
@@ -229,6 +233,7 @@ class Engine:
         """Do what a request says, and keep it."""
         answer = WRITES[operation](self, index, body)
         if answer.written_lsn is not None:
+            operation, body = answer.kept or (operation, body)
             self._keep(operation, index.name, body)
         return answer
 
@@ -295,11 +300,23 @@ class Engine:
             require(len(ids) <= MAX_IDS, f"at most {MAX_IDS} ids")
             for id in ids:
                 check_id(id)
-            return Answer({}, space.write(lambda records: _remove(records, ids)))
+            return self._remove(index, found)
         if "filter" in given:
             holds = self._condition(found["filter"], "")
-            return Answer({}, space.write(lambda records: _remove_where(records, holds)))
+            space.read()  # only what is indexed is found
+            ids = [id for id, record in space.records.items() if holds(record.metadata)]
+            removal = {"ids": ids, "namespace": found.get("namespace", "")}
+            return self._remove(index, removal)._replace(kept=("remove", removal))
         return Answer({}, space.write(lambda records: records.clear()))
+
+    def _remove(self, index: Index, body: Body) -> Answer:
+        """Delete any number of records by id."""
+
+        def apply(records: dict[str, Stored]) -> None:
+            for id in body["ids"]:
+                records.pop(id, None)
+
+        return Answer({}, self._existing(index, body).write(apply))
 
     def _existing(self, index: Index, body: Body) -> Namespace:
         name = namespace_of(body.get("namespace", ""))
@@ -416,16 +433,8 @@ WRITES: dict[str, Callable[[Engine, Index, Any], Answer]] = {
     "upsert": Engine._upsert,
     "update": Engine._update,
     "delete": Engine._delete,
+    "remove": Engine._remove,
 }
-
-
-def _remove(records: dict[str, Stored], ids: Iterable[str]) -> None:
-    for id in ids:
-        records.pop(id, None)
-
-
-def _remove_where(records: dict[str, Stored], holds: Condition) -> None:
-    _remove(records, [id for id, record in records.items() if holds(record.metadata)])
 
 
 def _change_where(holds: Condition, change: Body) -> Callable[[dict[str, Stored]], None]:
