@@ -159,7 +159,12 @@ class Api:
         probe = [1.0] + [0.0] * (dimension - 1)
 
         def indexed() -> bool:
-            answer = self.call(name, lambda index: index.query(top_k=1, vector=probe, namespace=namespace))
+            try:
+                answer = self.call(
+                    name, lambda index: index.query(top_k=1, vector=probe, namespace=namespace)
+                )
+            except NotFoundError:  # not even the namespace can be seen yet
+                return False
             info = answer.response_info
             return info is not None and info.is_reconciled(target)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -164,10 +165,11 @@ class PineconeCollection(BaseCollection):
             include_values=whole and fields.vectors,
         )
         answers = self.store.each(lambda row: self._read(functools.partial(search, vector=row)), rows)
-        known = self._completed([match for answer in answers for match in answer.matches], fields)
+        found = [[] if answer is None else answer.matches for answer in answers]
+        known = self._completed([match for matches in found for match in matches], fields)
         return [
-            self._hits([match for match in answer.matches if match.id in known], known, fields, factor)
-            for answer, factor in zip(answers, scale, strict=True)
+            self._hits([match for match in matches if match.id in known], known, fields, factor)
+            for matches, factor in zip(found, scale, strict=True)
         ]
 
     def _do_count(self, filter: Filter | None) -> int:
@@ -180,11 +182,12 @@ class PineconeCollection(BaseCollection):
     def _do_scan(
         self, filter: Filter | None, fields: Fields, *, limit: int, cursor: Any
     ) -> tuple[RecordBatch, Any]:
-        page: ListResponse | FetchByMetadataResponse
+        page: ListResponse | FetchByMetadataResponse | None
         if filter is None:
             size = min(limit, MAX_LISTED)
             page = self._read(functools.partial(Index.list_paginated, limit=size, pagination_token=cursor))
-            listed = [ScoredVector(id=item.id or "", score=0.0) for item in page.vectors]
+            items = [] if page is None else page.vectors
+            listed = [ScoredVector(id=item.id or "", score=0.0) for item in items]
             found = list(self._completed(listed, fields).values())
         else:
             size = min(limit, self._most(vectors=True))
@@ -193,8 +196,8 @@ class PineconeCollection(BaseCollection):
                 Index.fetch_by_metadata, filter=native, limit=size, pagination_token=cursor
             )
             page = self._read(fetch)
-            found = list(page.vectors.values())
-        return self._decode(found, fields), page.pagination.next if page.pagination else None
+            found = [] if page is None else list(page.vectors.values())
+        return self._decode(found, fields), page.pagination.next if page and page.pagination else None
 
     def _do_set_metadata(self, ids: list[str], metadatas: Sequence[Metadata]) -> None:
         def change(item: tuple[str, Metadata]) -> None:
@@ -236,20 +239,23 @@ class PineconeCollection(BaseCollection):
 
     # What the hooks share -----------------------------------------------------------------------------
 
-    def _read(self, request: Callable[..., T]) -> T:
-        return self.store.api.call(self.native, functools.partial(request, namespace=self._space))
+    # None where there is no such namespace, which some requests say and others do not; that there is no such
+    # index is another error
+
+    def _read(self, request: Callable[..., T]) -> T | None:
+        with contextlib.suppress(NotFoundError):
+            return self.store.api.call(self.native, functools.partial(request, namespace=self._space))
+        return None
+
+    def _change(self, request: Callable[..., T]) -> T | None:
+        with contextlib.suppress(NotFoundError):
+            return self._send(request)
+        return None
 
     def _send(self, request: Callable[..., T]) -> T:
         return self.store.api.write(
             self.native, self._space, functools.partial(request, namespace=self._space)
         )
-
-    def _change(self, request: Callable[..., T]) -> T | None:
-        """Make a request that changes what a namespace holds; None where there is no such namespace."""
-        try:
-            return self._send(request)
-        except NotFoundError:  # of the namespace: an index that is missing is another error
-            return None
 
     def _fetch(self, ids: Iterable[str]) -> dict[str, Found]:
         """Return the vectors of distinct ids of the service, missing ones left out."""
@@ -258,7 +264,7 @@ class PineconeCollection(BaseCollection):
         for answer in self.store.each(
             lambda part: self._read(functools.partial(Index.fetch, ids=part)), parts
         ):
-            found.update(answer.vectors)
+            found |= answer.vectors if answer is not None else {}
         return found
 
     def _parts(self, ids: Iterable[str]) -> Iterator[list[str]]:

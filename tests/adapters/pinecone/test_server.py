@@ -138,6 +138,30 @@ class TestConsistency:
             collection.upsert(numbered(range(3)))
             assert collection.count() == 3
 
+    def test_a_service_that_says_that_a_namespace_is_unknown(self, serve: Callable[..., Server]) -> None:
+        with open_pinecone(url_of(serve(unknown_missing=True))) as store:
+            collection = make(store)
+            nobodys = collection.scoped("nobodys")
+            assert nobodys.query(np.ones(4)) == []
+            assert nobodys.query_many(np.ones((3, 4)), limit=200) == [[], [], []]
+            assert nobodys.get(["a"]) == [None]
+            assert list(nobodys.scan()) == list(nobodys.scan(F("n") > 1)) == []
+            assert (nobodys.count(), nobodys.count(F("n") > 1)) == (0, 0)
+            nobodys.clear()
+            nobodys.delete(["a"])
+            nobodys.delete(filter=F("n") > 1)
+            assert nobodys.update_metadata(["a"], set={"n": 1}) == 0
+            collection.upsert(numbered(range(3)))
+            assert collection.count() == 3
+            store.drop_collection("docs")
+            for call in (
+                collection.count,
+                lambda: collection.get(["a"]),
+                lambda: collection.query(np.ones(4)),
+            ):
+                with pytest.raises(CollectionNotFoundError):
+                    call()
+
     def test_many_threads_at_once(self, store: PineconeStore) -> None:
         collection = make(store)
 

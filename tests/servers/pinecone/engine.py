@@ -138,10 +138,13 @@ class Index:
 class Engine:
     """A project. Every public method is one request, and holds the lock."""
 
-    def __init__(self, data: Path | None, *, lag: int, missing_matches: bool = False) -> None:
+    def __init__(
+        self, data: Path | None, *, lag: int, missing_matches: bool = False, unknown_missing: bool = False
+    ) -> None:
         self.lock = threading.RLock()
         self._lag = lag
         self._missing_matches = missing_matches
+        self._unknown_missing = unknown_missing
         self._indexes: dict[str, Index] = {}
         self._serial = 0
         self._log: BinaryIO | None = None
@@ -350,8 +353,7 @@ class Engine:
         require(("vector" in found) != ("id" in found), "exactly one of vector and id")
         namespace = namespace_of(found.get("namespace", ""))
         condition = self._condition(found["filter"], "the filter is empty") if "filter" in found else None
-        space = index.namespaces.get(namespace) or Namespace(0)
-        space.read()
+        space = self._reading(index, namespace)
         if "id" in found:
             check_id(found["id"])
             require(found["id"] in space.records, f"Vector {found['id']} not found", 404)
@@ -426,6 +428,7 @@ class Engine:
     def _reading(self, index: Index, name: str) -> Namespace:
         space = index.namespaces.get(namespace_of(name)) or Namespace(0)
         space.read()
+        require(space.indexed or not self._unknown_missing, "Namespace not found", 404)
         return space
 
 

@@ -260,8 +260,10 @@ class Server(ThreadingHTTPServer):
         lag: int = 2,
         rates: bool = False,
         missing_matches: bool = False,
+        unknown_missing: bool = False,
     ) -> None:
-        self.service = Service(Engine(data, lag=lag, missing_matches=missing_matches), key, rates)
+        engine = Engine(data, lag=lag, missing_matches=missing_matches, unknown_missing=unknown_missing)
+        self.service = Service(engine, key, rates)
         super().__init__(("127.0.0.1", port), type("BoundHandler", (Handler,), {"service": self.service}))
         self.service.port = self.server_port
 
@@ -288,6 +290,7 @@ def main() -> None:
     parser.add_argument("--lag", type=int, default=2, help="reads of a namespace that miss its last write")
     parser.add_argument("--rates", action="store_true", help="enforce the documented rate limits")
     parser.add_argument("--missing-matches", action="store_true", help="$ne and $nin match a missing field")
+    parser.add_argument("--unknown-missing", action="store_true", help="404 for reads of unknown namespaces")
     options = parser.parse_args()
     server = Server(
         options.key,
@@ -296,6 +299,7 @@ def main() -> None:
         lag=options.lag,
         rates=options.rates,
         missing_matches=options.missing_matches,
+        unknown_missing=options.unknown_missing,
     )
     server.serve_forever()
 
