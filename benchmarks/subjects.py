@@ -269,6 +269,7 @@ def subject(name: str, *, native: bool, folder: Path, data: Data) -> Iterator[Su
 
             with start_pinecone(folder / "log", data=folder / "data") as url:
                 yield from through_pinecone(url, data) if native else through_polyvec(url, data)
+            return
         case "redis", _:
             from tests.servers.redis import start_redis
 
