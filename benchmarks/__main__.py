@@ -29,7 +29,7 @@ from benchmarks import subjects, texts
 from polyvec import Record, scores
 
 QUERIES = 200
-BACKENDS = ["chroma", "pinecone", "qdrant", "redis", "typesense"]
+BACKENDS = ["chroma", "milvus", "milvus-lite", "pinecone", "qdrant", "redis", "typesense"]
 
 
 def child(*arguments: object) -> dict[str, Any]:
@@ -50,6 +50,7 @@ def measure_speed(name: str, native: bool, records: int) -> dict[str, float]:
         started = time.perf_counter()
         subject.load()
         load_s = time.perf_counter() - started
+        subject.settle()
         times: dict[str, list[float]] = {"query": [], "filtered": []}
         for vector in queries:
             for kind, call in (("query", subject.query), ("filtered", subject.filtered)):
@@ -94,6 +95,7 @@ def recall(names: list[str], records: int) -> None:
                 subjects.subject(name, native=False, folder=Path(folder), data=data) as subject,
             ):
                 subject.load()
+                subject.settle()
                 found = [set(subject.query(vector)) for vector in queries]
             hits = sum(
                 len(ids & {data.ids[row] for row in best}) for ids, best in zip(found, truth, strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,11 +14,15 @@ from polyvec.types import FloatArray, RecordBatch
 
 
 class Subject(NamedTuple):
-    """What is timed: loading everything, one query, one filtered query (year >= 2020)."""
+    """What is timed: loading everything, one query, one filtered query (year >= 2020).
+
+    Between loading and queries, untimed, `settle` waits until what was loaded is indexed.
+    """
 
     load: Callable[[], None]
     query: Callable[[Any], Sequence[str]]
     filtered: Callable[[Any], Sequence[str]]
+    settle: Callable[[], None] = lambda: None
 
 
 def metadata(row: int) -> dict[str, Any]:
@@ -58,6 +63,7 @@ def through_polyvec(url: str, data: Data) -> Iterator[Subject]:
             lambda: (collection.upsert(RecordBatch(*data)), None)[1],
             lambda vector: [match.id for match in collection.query(vector)],
             lambda vector: [match.id for match in collection.query(vector, filter=F("year") >= 2020)],
+            collection.flush,
         )
 
 
@@ -212,6 +218,52 @@ def through_typesense(url: str, data: Data) -> Iterator[Subject]:
     yield Subject(load, query, lambda vector: query(vector, filter_by="year:>=2020"))
 
 
+def through_pymilvus(uri: str, data: Data) -> Iterator[Subject]:
+    """Time pymilvus as its documentation shows it: dicts, batch by batch, with dynamic fields.
+
+    https://milvus.io/docs/quickstart.md, https://milvus.io/docs/insert-update-delete.md#Upsert-Data.
+    """
+    from pymilvus import DataType, MilvusClient
+
+    client = MilvusClient(uri, timeout=600)
+    schema = client.create_schema(enable_dynamic_field=True)
+    schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=64)
+    schema.add_field("vector", DataType.FLOAT_VECTOR, dim=data.vectors.shape[1])
+    index = client.prepare_index_params()
+    # the graph as polyvec chooses it, so that both search equally well
+    index.add_index(
+        "vector", index_type="HNSW", metric_type="COSINE", params={"M": 16, "efConstruction": 200}
+    )
+    client.create_collection("bench", schema=schema, index_params=index)
+
+    def load() -> None:
+        for part in data.parts(1000):
+            rows = [
+                {"id": id, "vector": vector, "text": text, **metadata}
+                for id, vector, text, metadata in zip(
+                    data.ids[part], data.vectors[part], data.texts[part], data.metadatas[part], strict=True
+                )
+            ]
+            client.upsert("bench", rows)
+        client.query("bench", 'id == ""', consistency_level="Strong")  # until all of it is seen
+
+    def settle() -> None:
+        client.flush("bench")
+        while not uri.endswith(".db") and not client.list_loaded_segments("bench"):
+            time.sleep(0.1)
+
+    def query(vector: Any, **options: Any) -> list[str]:
+        search = {"params": {"ef": 200}}
+        fields = ["text", "year", "lang", "draft", "score", "author"]
+        [found] = client.search(
+            "bench", [vector], limit=10, search_params=search, output_fields=fields, **options
+        )
+        return [hit["id"] for hit in found]
+
+    yield Subject(load, query, lambda vector: query(vector, filter="year >= 2020"), settle)
+    client.close()
+
+
 def through_pinecone(url: str, data: Data) -> Iterator[Subject]:
     """Time the SDK of Pinecone as its documentation shows it: vectors in batches, several under way.
 
@@ -264,6 +316,16 @@ def subject(name: str, *, native: bool, folder: Path, data: Data) -> Iterator[Su
             from qdrant_client import QdrantClient
 
             runs = through_qdrant_client(QdrantClient(path=str(folder)), data)
+        case "milvus-lite", _:
+            path = f"{folder}/data.db"
+            runs = through_pymilvus(path, data) if native else through_polyvec(f"milvus:{path}", data)
+        case "milvus", _:
+            from tests.servers.milvus import start_milvus
+
+            with start_milvus(folder / "data", folder / "log") as url:
+                uri = url.replace("milvus://", "http://")
+                yield from through_pymilvus(uri, data) if native else through_polyvec(url, data)
+            return
         case "pinecone", _:
             from tests.servers.pinecone.start import start_pinecone
 

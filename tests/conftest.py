@@ -116,6 +116,12 @@ def open_store(
         yield opener
 
 
+@pytest.fixture(scope="session")
+def collections_ahead(backend: Backend) -> int:
+    """How many collections are made ahead of need."""
+    return backend.ahead
+
+
 _VERSIONS: dict[str, str] = {}
 
 

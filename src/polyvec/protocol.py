@@ -262,7 +262,11 @@ class Collection(Protocol):
         """Delete every record of this namespace; the collection stays."""
 
     def flush(self) -> None:
-        """Return when every read sees all that was written with `wait=False`."""
+        """Return when every read sees all that was written with `wait=False`.
+
+        Good after a bulk load in any case: an engine that keeps new records apart from its index is told to
+        index them.
+        """
 
     def explain(
         self, filter: FilterLike | None = None, *, limit: int = 10, exact: bool = False

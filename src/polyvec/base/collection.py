@@ -311,6 +311,7 @@ class BaseCollection(CollectionHooks):
     @final
     def flush(self) -> None:
         self._call("flush", self._do_flush)
+        self._call("flush", self._do_settle)
 
     @final
     def explain(

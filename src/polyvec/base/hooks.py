@@ -127,6 +127,13 @@ class CollectionHooks(ABC):
     def _do_flush(self) -> None:  # noqa: B027  # nothing to do where every write is visible at once
         """Return when reads see all earlier writes."""
 
+    def _do_settle(self) -> None:  # noqa: B027  # nothing to do where new records are indexed like old ones
+        """Have new records indexed like old ones; called by `flush`, after `_do_flush`, and by nothing else.
+
+        For engines that search new records in another way than old ones, slower or less exactly, until they
+        are told that a load is complete. It may give up waiting: what is found is right in either case.
+        """
+
     @abstractmethod
     def _do_explain(self, filter: Filter | None, *, limit: int, exact: bool) -> tuple[Any, tuple[str, ...]]:
         """Return the native request of a query, and a sentence for each thing that was rewritten."""

@@ -20,6 +20,7 @@ drop only collections named `polyvec_test_<hex>`.
 from __future__ import annotations
 
 import uuid
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from typing import TypeAlias
@@ -79,14 +80,61 @@ def check_requirements(request: pytest.FixtureRequest) -> None:
             pytest.skip(f"{store.name}: {name}: {store.capabilities.reason(name)}")
 
 
+@pytest.fixture(scope="session")
+def collections_ahead() -> int:
+    """How many collections of a kind are made ahead of need; to be overridden where they take long.
+
+    Some servers need seconds until a new collection can be read; those made ahead are ready by then.
+    """
+    return 0
+
+
+class Supply:
+    """Makes collections of new names, those of a kind that is asked for again and again ahead of need."""
+
+    def __init__(self, store: VectorStore, ahead: int) -> None:
+        self._store = store
+        self._ahead = ahead
+        self._asked: Counter[str] = Counter()
+        self._ready: dict[str, deque[Collection]] = defaultdict(deque)
+
+    def take(self, *args: object, **options: object) -> Collection:
+        """Return a collection that nobody has used."""
+        kind = repr((args, sorted(options.items())))
+        ready = self._ready[kind]
+        taken = ready.popleft() if ready else self._make(*args, **options)
+        while len(ready) < min(self._ahead, self._asked[kind]):
+            ready.append(self._make(*args, **options))
+        self._asked[kind] += 1
+        return taken
+
+    def _make(self, *args: object, **options: object) -> Collection:
+        return self._store.create_collection(test_name(), *args, **options)  # type: ignore[arg-type]
+
+    def drop(self) -> None:
+        """Drop the collections that nobody has taken."""
+        for ready in self._ready.values():
+            for collection in ready:
+                self._store.drop_collection(collection.name)
+
+
+@pytest.fixture(scope="session")
+def supply(store: VectorStore, collections_ahead: int) -> Iterator[Supply]:
+    """Where new collections come from."""
+    made = Supply(store, collections_ahead)
+    yield made
+    made.drop()
+
+
 @pytest.fixture
-def make_collection(store: VectorStore) -> Iterator[MakeCollection]:
-    """A function that creates a collection of a new name; all are dropped when the test ends."""
+def make_collection(store: VectorStore, supply: Supply) -> Iterator[MakeCollection]:
+    """A function that gives an empty collection of a new name; all are dropped when the test ends."""
     made: list[str] = []
 
     def make(dimension: int | None = 4, metric: str = "cosine", **options: object) -> Collection:
-        made.append(test_name())
-        return store.create_collection(made[-1], dimension, metric, **options)  # type: ignore[arg-type]
+        collection = supply.take(dimension, metric, **options)
+        made.append(collection.name)
+        return collection
 
     yield make
     for name in made:
