@@ -1,6 +1,6 @@
 """Embedders: text to vectors, from a local model, from OpenAI, or from hashes for tests."""
 
-from polyvec.embed.base import BaseEmbedder, Embedder, Usage
+from polyvec.embed.base import BaseEmbedder, Embedder, Outcome, Usage
 from polyvec.embed.factory import embedder
 
-__all__ = ["BaseEmbedder", "Embedder", "Usage", "embedder"]
+__all__ = ["BaseEmbedder", "Embedder", "Outcome", "Usage", "embedder"]

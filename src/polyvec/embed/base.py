@@ -4,16 +4,39 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from types import TracebackType
-from typing import Any, Protocol, Self, final, runtime_checkable
+from typing import Any, Final, Protocol, Self, TypeAlias, TypeVar, final, runtime_checkable
 
 import numpy as np
 
-from polyvec.errors import BackendError, InvalidInputError, shown
+from polyvec.errors import (
+    AuthenticationError,
+    BackendError,
+    BackendTimeoutError,
+    BackendUnavailableError,
+    ConfigurationError,
+    InvalidInputError,
+    PolyvecError,
+    RateLimitedError,
+    shown,
+)
 from polyvec.tokenizer import repair
 from polyvec.types import EmbeddingSpace, FloatArray
+
+T = TypeVar("T")
+
+Outcome: TypeAlias = FloatArray | PolyvecError
+"""What became of one text: its vector, shape (d,), or why it has none."""
+
+NO_TEXT_IS_THE_REASON: Final = (
+    AuthenticationError, RateLimitedError, BackendUnavailableError, BackendTimeoutError, ConfigurationError,
+)  # fmt: skip
+"""Errors that the next text would meet, too."""
+
+_HARMLESS: Final = "hello"
 
 
 @dataclass(slots=True)
@@ -24,11 +47,13 @@ class Usage:
         texts: Texts embedded, queries included.
         tokens: Tokens as the provider counts (and bills) them; 0 where it does not count.
         requests: Calls to the model that succeeded.
+        cached: Texts whose vector a cache had; they are not among `texts`.
     """
 
     texts: int = 0
     tokens: int = 0
     requests: int = 0
+    cached: int = 0
 
 
 @runtime_checkable
@@ -62,6 +87,33 @@ class Embedder(Protocol):
                 `BackendTimeoutError`.
             MissingDriverError: The model's package is not installed.
         """
+
+    def embed_stream(self, texts: Iterable[str]) -> Iterator[Outcome]:
+        """Yield for each text its vector, shape (d,), or the error that it caused; in the order of the texts.
+
+        This is how many texts are embedded: requests are filled to the provider's limits whatever the length
+        of the texts, several of them are under way at once, and memory is bounded, so `texts` may be endless.
+        It is read in the calling thread, while the iterator is, and ahead of what has been yielded: by a few
+        requests. So remember the order of what you passed in:
+
+            waiting = deque()
+            def texts():
+                for piece in pieces:
+                    waiting.append(piece)
+                    yield piece.text
+            for outcome in embedder.embed_stream(texts()):
+                piece = waiting.popleft()
+
+        A text that the model refuses costs no other text its vector. Closing the iterator, or an exception of
+        `texts`, ends it: requests under way are waited for, no further one is begun.
+
+        Raises:
+            PolyvecError: One that no text is the reason of (see `embed_documents`), or that a harmless text
+                meets, too. What had been asked for and was not yielded yet is lost.
+        """
+
+    def uncached(self, texts: Sequence[str]) -> list[str]:
+        """Return the texts that the model would be asked for: all, unless there is a cache that has some."""
 
     def embed_query(self, text: str) -> FloatArray:
         """Return the vector of a text to search with, shape (d,); see `embed_documents`."""
@@ -107,16 +159,24 @@ class BaseEmbedder(ABC):
     @final
     def embed_documents(self, texts: Sequence[str]) -> FloatArray:
         """See `Embedder.embed_documents`."""
-        if isinstance(texts, str):
-            raise InvalidInputError(f"texts must be a list of texts, not one str; write [{shown(texts)}]")
-        for text in texts:
-            if not isinstance(text, str):
-                raise InvalidInputError(f"a text must be a str, not {type(text).__name__} ({shown(text)})")
-        if not len(texts):
+        checked = list(_checked(texts))
+        if not checked:
             return np.empty((0, self.space.dimensions), np.float32)
-        vectors = self._check(self._do_embed([repair(text) for text in texts]), len(texts))
-        self._count(texts=len(texts))
-        return vectors
+        return self._embed(checked)
+
+    @final
+    def embed_stream(self, texts: Iterable[str]) -> Iterator[Outcome]:
+        """See `Embedder.embed_stream`."""
+        return self._do_stream(_checked(texts))
+
+    def _do_stream(self, texts: Iterator[str]) -> Iterator[Outcome]:
+        """Yield the outcomes of texts, none of them with a lone surrogate; `batch_size` at once."""
+        while batch := list(islice(texts, self.batch_size)):
+            yield from isolate(batch, self._embed, self._probe)
+
+    def uncached(self, texts: Sequence[str]) -> list[str]:
+        """See `Embedder.uncached`."""
+        return list(texts)
 
     @final
     def embed_query(self, text: str) -> FloatArray:
@@ -140,11 +200,21 @@ class BaseEmbedder(ABC):
     ) -> None:
         self.close()
 
-    def _count(self, *, texts: int = 0, tokens: int = 0, requests: int = 0) -> None:
+    def _embed(self, texts: list[str]) -> FloatArray:
+        vectors = self._check(self._do_embed(texts), len(texts))
+        self._count(texts=len(texts))
+        return vectors
+
+    def _probe(self) -> None:
+        """Embed a text that is not the reason of any error."""
+        self._check(self._do_embed([_HARMLESS]), 1)
+
+    def _count(self, *, texts: int = 0, tokens: int = 0, requests: int = 0, cached: int = 0) -> None:
         with self._lock:
             self.usage.texts += texts
             self.usage.tokens += tokens
             self.usage.requests += requests
+            self.usage.cached += cached
 
     def _check(self, vectors: Any, count: int) -> FloatArray:
         array = np.ascontiguousarray(vectors, np.float32)
@@ -157,3 +227,52 @@ class BaseEmbedder(ABC):
             row = int(np.argmin(np.isfinite(array).all(axis=1)))
             raise BackendError(f"the vector of text {row} holds NaN or infinity")
         return array
+
+
+def isolate(
+    items: Sequence[T], embed: Callable[[list[T]], FloatArray], probe: Callable[[], object]
+) -> list[Outcome]:
+    """Return what becomes of each item where one of them may be the reason that all are refused.
+
+    Args:
+        items: At least one.
+        embed: Returns the vectors of items, or raises.
+        probe: Raises if the model refuses everything: then it is not worth while to look for an item.
+
+    Raises:
+        PolyvecError: The reason is none of the items.
+    """
+    try:
+        return list(embed(list(items)))
+    except NO_TEXT_IS_THE_REASON:
+        raise
+    except PolyvecError as error:
+        try:
+            probe()
+        except PolyvecError:
+            raise error from error.__cause__
+        return _halved(items, embed, error)
+
+
+def _halved(items: Sequence[T], embed: Callable[[list[T]], FloatArray], error: PolyvecError) -> list[Outcome]:
+    if len(items) == 1:
+        return [error]
+    middle = len(items) // 2
+    outcomes: list[Outcome] = []
+    for half in (items[:middle], items[middle:]):
+        try:
+            outcomes += embed(list(half))
+        except NO_TEXT_IS_THE_REASON:
+            raise
+        except PolyvecError as found:
+            outcomes += _halved(half, embed, found)
+    return outcomes
+
+
+def _checked(texts: Iterable[str]) -> Iterator[str]:
+    if isinstance(texts, str):
+        raise InvalidInputError(f"texts must be a list of texts, not one str; write [{shown(texts)}]")
+    for text in texts:
+        if not isinstance(text, str):
+            raise InvalidInputError(f"a text must be a str, not {type(text).__name__} ({shown(text)})")
+        yield repair(text)
