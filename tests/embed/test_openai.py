@@ -22,10 +22,11 @@ from polyvec import (
     RateLimitedError,
     tokenizer,
 )
-from polyvec.embed.openai import OpenAIEmbedder, from_status, retry_after_s
+from polyvec.embed.openai import OpenAIEmbedder
+from polyvec.embed.openai_errors import from_status, retry_after_s, translate
 from polyvec.embed.packing import Piece, RequestLimits, cut, pack
 from polyvec.retry import RetryPolicy
-from tests.embed.openai_server import KEY, FakeOpenAI, Reply, serve, vector_of
+from tests.servers.openai import KEY, FakeOpenAI, Reply, serve, vector_of
 
 MODEL = "text-embedding-3-small"
 QUICK = RetryPolicy(attempts=4, first_delay_s=0.001, max_retry_after_s=5.0)
@@ -124,7 +125,7 @@ def test_a_request_that_the_server_finds_too_large_is_halved(server: FakeOpenAI,
     texts = [f"word{n} word word" for n in range(30)]
     np.testing.assert_array_equal(make().embed_documents(texts), expected(*texts))
     assert len(server.requests) > 4
-    server.max_request_tokens = 1
+    server.max_request_tokens = 0
     with pytest.raises(BackendError, match="Requested"):
         make().embed_documents(["one two three"])
 
@@ -266,13 +267,13 @@ def test_close_and_use_again(server: FakeOpenAI, make: Make) -> None:
 
 def test_the_key_is_never_shown(make: Make) -> None:
     assert KEY not in repr(make())
-    assert KEY not in str(make()._translate(ValueError(f"bad {KEY}")))
+    assert KEY not in str(translate(ValueError(f"bad {KEY}"), 1, make().redact, 1.0))
 
 
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"encoding_format": "int8"}, "encoding_format must be base64 or float"),
+        ({"encoding_format": "int8"}, "encoding_format must be base64, float or none"),
         ({"timeout_s": 0.0}, "timeout_s"),
         ({"concurrency": 0}, "concurrency must be at least 1"),
         ({"max_items": 0}, "max_items"),
@@ -334,6 +335,6 @@ def test_packing() -> None:
         [10, 10], [1, 1, 1], [1, 10], [10, 9],
     ]  # fmt: skip
     assert list(pack([], limits)) == []
-    assert [piece.tokens for piece in cut(["a " * 25], limits, as_tokens=True)][:2] == [10, 10]
-    assert all(piece.tokens <= 10 for piece in cut(["a b. " * 25], limits, as_tokens=False))
-    assert cut(["", "\n" * 500], RequestLimits(3, 8, 20), as_tokens=False)[0] == Piece(0, " ", 1)
+    assert [piece.tokens for piece in cut(["a " * 25], 10, as_tokens=True)][:2] == [10, 10]
+    assert all(piece.tokens <= 10 for piece in cut(["a b. " * 25], 10, as_tokens=False))
+    assert next(cut(["", "\n" * 500], 8, as_tokens=False)) == Piece(0, " ", 1)

@@ -136,6 +136,8 @@ class BaseEmbedder(ABC):
 
     max_tokens: int
     batch_size: int
+    variant: str = ""
+    """What beside the space decides on the vector of a text; a cache keeps variants apart."""
 
     def __init__(self) -> None:
         self.usage = Usage()
@@ -181,8 +183,14 @@ class BaseEmbedder(ABC):
     @final
     def embed_query(self, text: str) -> FloatArray:
         """See `Embedder.embed_query`."""
-        vector: FloatArray = self.embed_documents([text])[0]
+        [checked] = _checked([text])
+        vector: FloatArray = self._check(self._do_embed_query(checked), 1)[0]
+        self._count(texts=1)
         return vector
+
+    def _do_embed_query(self, text: str) -> Any:
+        """Return the vector of a text to search with, shape (1, d); the same as of one to be found."""
+        return self._do_embed([text])
 
     def close(self) -> None:  # noqa: B027  # nothing to release, unless an embedder says otherwise
         """See `Embedder.close`."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from polyvec import tokenizer
-from polyvec.chunking import chunk_text
+from polyvec.chunking import MIN_CHUNK_TOKENS, chunk_text
 
 
 class Piece(NamedTuple):
@@ -39,28 +39,29 @@ class RequestLimits:
     tokens: int
 
 
-def cut(texts: Sequence[str], limits: RequestLimits, *, as_tokens: bool) -> list[Piece]:
-    """Return the pieces of texts, in their order, at least one for each.
+def cut(texts: Iterable[str], item_tokens: int, *, as_tokens: bool) -> Iterator[Piece]:
+    """Yield the pieces of texts, in their order, at least one for each.
 
     Args:
         texts: No text holds a lone surrogate.
-        limits: A longer text is cut: anywhere between tokens, or as `chunk_text` does.
+        item_tokens: A text with more is cut: anywhere between tokens, or as `chunk_text` does.
         as_tokens: Send tokens, which no server counts differently, rather than strings.
     """
-    pieces: list[Piece] = []
     for row, text in enumerate(texts):
         # providers refuse an empty input
         tokens = tokenizer.encode(text) or tokenizer.encode(" ")
-        if as_tokens:
-            for start in range(0, len(tokens), limits.item_tokens):
-                part = tokens[start : start + limits.item_tokens]
-                pieces.append(Piece(row, part, len(part)))
-        elif len(tokens) <= limits.item_tokens:
-            pieces.append(Piece(row, text or " ", len(tokens)))
-        else:
-            chunks = chunk_text(text, chunk_tokens=limits.item_tokens, overlap_tokens=0)
-            pieces += [Piece(row, chunk.text, chunk.tokens) for chunk in chunks] or [Piece(row, " ", 1)]
-    return pieces
+        whole = Piece(row, tokens if as_tokens else text or " ", len(tokens))
+        yield from cut_piece(whole, item_tokens) if len(tokens) > item_tokens else [whole]
+
+
+def cut_piece(piece: Piece, item_tokens: int) -> list[Piece]:
+    """Return the parts of a piece that has more tokens than an input may have; at least one."""
+    content = piece.content
+    if isinstance(content, list):
+        parts = [content[start : start + item_tokens] for start in range(0, len(content), item_tokens)]
+        return [Piece(piece.text, part, len(part)) for part in parts]
+    chunks = chunk_text(content, chunk_tokens=max(MIN_CHUNK_TOKENS, item_tokens), overlap_tokens=0)
+    return [Piece(piece.text, chunk.text, chunk.tokens) for chunk in chunks] or [Piece(piece.text, " ", 1)]
 
 
 def pack(pieces: Iterable[Piece], limits: RequestLimits) -> Iterator[list[Piece]]:
