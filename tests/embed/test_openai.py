@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -26,31 +26,10 @@ from polyvec.embed.openai import OpenAIEmbedder
 from polyvec.embed.openai_errors import from_status, retry_after_s, translate
 from polyvec.embed.packing import Piece, RequestLimits, cut, pack
 from polyvec.retry import RetryPolicy
-from tests.servers.openai import KEY, FakeOpenAI, Reply, serve, vector_of
+from tests.servers.openai import KEY, FakeOpenAI, Reply, vector_of
 
 MODEL = "text-embedding-3-small"
-QUICK = RetryPolicy(attempts=4, first_delay_s=0.001, max_retry_after_s=5.0)
 Make = Callable[..., OpenAIEmbedder]
-
-
-@pytest.fixture
-def server() -> Iterator[FakeOpenAI]:
-    with serve() as state:
-        yield state
-
-
-@pytest.fixture
-def make(server: FakeOpenAI) -> Iterator[Make]:
-    made: list[OpenAIEmbedder] = []
-
-    def make_one(model: str = MODEL, **options: Any) -> OpenAIEmbedder:
-        defaults: dict[str, Any] = {"base_url": server.url, "api_key": KEY, "dimensions": 32, "retry": QUICK}
-        made.append(OpenAIEmbedder(model, **defaults | options))
-        return made[-1]
-
-    yield make_one
-    for embedder in made:
-        embedder.close()
 
 
 def expected(*texts: str, dimensions: int = 32) -> np.ndarray[Any, Any]:
@@ -165,6 +144,7 @@ def test_answers_in_another_order_are_sorted(server: FakeOpenAI, make: Make) -> 
         Reply(408),
         Reply(409),
         Reply(drop=True),
+        Reply(half=True),
     ],
 )
 def test_passing_trouble_is_tried_again(server: FakeOpenAI, make: Make, reply: Reply) -> None:
@@ -187,6 +167,7 @@ def test_passing_trouble_is_tried_again(server: FakeOpenAI, make: Make, reply: R
         (Reply(500), BackendUnavailableError, 4),
         (Reply(408), BackendTimeoutError, 4),
         (Reply(drop=True), BackendUnavailableError, 4),
+        (Reply(half=True), BackendUnavailableError, 4),
         (Reply(garbage=True), BackendError, 1),
         (Reply(413), BackendError, 1),
     ],
@@ -243,6 +224,45 @@ def test_no_answer_within_the_timeout(server: FakeOpenAI, make: Make) -> None:
     with pytest.raises(BackendTimeoutError, match=r"0\.2 s"):
         make(timeout_s=0.2, retry=RetryPolicy(attempts=1)).embed_query("x")
     server.gathered.set()
+
+
+def test_a_body_that_never_ends_is_no_answer(server: FakeOpenAI, make: Make) -> None:
+    server.replies = [Reply(slow=True)] * 2
+    started = time.monotonic()
+    with pytest.raises(BackendTimeoutError, match="no whole answer within"):
+        make(timeout_s=0.5, retry=RetryPolicy(attempts=1)).embed_query("x")
+    assert time.monotonic() - started < 30
+    np.testing.assert_array_equal(make(timeout_s=0.5).embed_query("x"), expected("x")[0])
+
+
+def test_azure(server: FakeOpenAI, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")  # of no meaning here
+    endpoint = server.url.removesuffix("/v1")
+    embedder = make(base_url=None, azure_endpoint=endpoint, deployment="mine", max_items=2)
+    assert embedder.space == EmbeddingSpace("openai", MODEL, 32)
+    np.testing.assert_array_equal(embedder.embed_documents(["a", "b", "c"]), expected("a", "b", "c"))
+    assert server.paths == ["/openai/deployments/mine/embeddings?api-version=2024-10-21"] * 2
+    server.paths.clear()
+    azure: dict[str, Any] = {"base_url": None, "azure_endpoint": endpoint, "api_key": None}
+    token = make(**azure, azure_ad_token=KEY, api_version="2025-01-01")
+    with pytest.raises(AuthenticationError) as caught:  # such a token comes in another header
+        token.embed_query("x")
+    assert KEY not in str(caught.value)
+    assert server.paths == [f"/openai/deployments/{MODEL}/embeddings?api-version=2025-01-01"]
+    monkeypatch.delenv("AZURE_OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("AZURE_OPENAI_AD_TOKEN", raising=False)
+    with pytest.raises(ConfigurationError, match="AZURE_OPENAI_API_KEY"):
+        make(**azure)
+    with pytest.raises(ConfigurationError, match="not both"):
+        make(azure_endpoint=endpoint)
+
+
+def test_prefixes(server: FakeOpenAI, make: Make) -> None:
+    embedder = make(document_prefix="passage: ", query_prefix="query: ")
+    np.testing.assert_array_equal(embedder.embed_documents(["a"]), expected("passage: a"))
+    np.testing.assert_array_equal(embedder.embed_query("a"), expected("query: a")[0])
+    [streamed] = embedder.embed_stream(["a"])
+    np.testing.assert_array_equal(streamed, expected("passage: a")[0])
 
 
 def test_an_error_ends_the_other_requests(server: FakeOpenAI, make: Make) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import math
+import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,13 +23,19 @@ KEY = "sk-secret-of-the-test"
 
 @dataclass
 class Reply:
-    """What to answer instead of vectors: a status with an error's code, or something about the vectors."""
+    """What to answer instead of vectors: a status with an error's code, or something about the vectors.
+
+    `drop` closes the connection without an answer, `half` in the middle of one; `slow` sends a byte now and
+    then, and never the last.
+    """
 
     status: int = 200
     code: str | None = None
     headers: dict[str, str] = field(default_factory=dict)
     change: Callable[[dict[str, Any]], object] | None = None
     drop: bool = False
+    half: bool = False
+    slow: bool = False
     garbage: bool = False
 
 
@@ -41,6 +50,12 @@ class FakeOpenAI:
         refuse_tokens: Refuse inputs of tokens, as many compatible servers do.
         refused_text: Refuse a request with this text, with 400.
         ignore_base64: Answer with numbers, whatever was asked for.
+        max_item_tokens: A longer input is refused, as OpenAI does.
+        wrong_text: Whatever request has this text gets NaN.
+        refuse_all: Refuse everything, with 400.
+        bucket: The tokens that may be used altogether; None is no limit. What is left is in the headers.
+        refill_s: The headers say that the bucket is full again in so long; it then is.
+        together: No request is answered before so many have come.
         requests: The bodies of all requests.
         most_at_once: Most requests under way at the same time.
     """
@@ -51,13 +66,23 @@ class FakeOpenAI:
     refuse_tokens: bool = False
     refused_text: str | None = None
     ignore_base64: bool = False
+    max_item_tokens: int = 8191
+    wrong_text: str | None = None
+    refuse_all: bool = False
+    bucket: int | None = None
+    refill_s: float = 0.2
     together: int = 0
     requests: list[dict[str, Any]] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
+    refusals: int = 0
+    left: float = 0.0
+    refilled: float = 0.0
     most_at_once: int = 0
     problems: list[str] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
     under_way: int = 0
     gathered: threading.Event = field(default_factory=threading.Event)
+    stopped: threading.Event = field(default_factory=threading.Event)
 
 
 def vector_of(tokens: list[int], dimensions: int) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -77,6 +102,7 @@ def handler(state: FakeOpenAI) -> type[BaseHTTPRequestHandler]:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
             with state.lock:
                 state.requests.append(body)
+                state.paths.append(self.path)
                 state.under_way += 1
                 state.most_at_once = max(state.most_at_once, state.under_way)
                 reply = state.replies.pop(0) if state.replies else Reply()
@@ -100,7 +126,9 @@ def handler(state: FakeOpenAI) -> type[BaseHTTPRequestHandler]:
             if reply.status != 200:
                 self.error(reply.status, f"scripted; the key was {KEY}", reply.code, reply.headers)
                 return
-            if self.path != "/v1/embeddings" or self.headers["authorization"] != f"Bearer {KEY}":
+            azure = re.fullmatch(r"/openai/deployments/[^/]+/embeddings\?api-version=[\d-]+", self.path)
+            key = self.headers["api-key"] if azure else self.headers["authorization"].removeprefix("Bearer ")
+            if (self.path != "/v1/embeddings" and not azure) or key != KEY:
                 self.error(401, "Incorrect API key provided", "invalid_api_key")
                 return
             inputs = [item if isinstance(item, list) else tokenizer.encode(item) for item in body["input"]]
@@ -110,24 +138,69 @@ def handler(state: FakeOpenAI) -> type[BaseHTTPRequestHandler]:
             if state.refused_text is not None and tokenizer.encode(state.refused_text) in inputs:
                 self.error(400, "this text is refused", "invalid_request")
                 return
+            if state.refuse_all:
+                self.error(400, "no", "invalid_request")
+                return
             total = sum(map(len, inputs))
             if not 1 <= len(inputs) <= 2048 or not all(1 <= len(item) <= 8191 for item in inputs):
                 state.problems.append("inputs out of bounds")
+            if max(map(len, inputs)) > state.max_item_tokens:
+                self.error(400, "Invalid 'input[0]': maximum input length is so and so", None)
+                return
             if total > state.max_request_tokens:
                 self.error(400, f"Requested {total} tokens", "max_tokens_per_request")
+                return
+            limits = self.spend(total)
+            if limits is None:
                 return
             dimensions = body.get("dimensions", 1536)
             as_text = body.get("encoding_format") == "base64" and not state.ignore_base64
             data = []
             for index, item in enumerate(inputs):
                 made = vector_of(item, dimensions)
+                if state.wrong_text is not None and tokenizer.encode(state.wrong_text) == item:
+                    made[0] = np.nan
                 shown = base64.b64encode(made.astype("<f4").tobytes()).decode() if as_text else made.tolist()
                 data.append({"object": "embedding", "index": index, "embedding": shown})
             usage = {"prompt_tokens": total, "total_tokens": total}
             answer = {"object": "list", "data": data, "model": body["model"], "usage": usage}
             if reply.change is not None:
                 reply.change(answer)
-            self.send(200, json.dumps(answer).encode(), reply.headers)
+            whole = json.dumps(answer).encode()
+            if reply.half or reply.slow:
+                self.begin(200, len(whole), reply.headers)
+                self.wfile.write(whole[: len(whole) // 2])
+                for byte in whole[len(whole) // 2 : -1] if reply.slow else b"":
+                    if state.stopped.wait(0.02):
+                        break
+                    self.wfile.write(bytes([byte]))
+                    self.wfile.flush()
+                self.close_connection = True
+                return
+            self.send(200, whole, limits | reply.headers)
+
+        def spend(self, tokens: int) -> dict[str, str] | None:
+            """Return the headers about rate limits; None if the request was refused because of them."""
+            if state.bucket is None:
+                return {}
+            with state.lock:
+                now = time.monotonic()
+                per_s = state.bucket / state.refill_s
+                state.left = min(state.bucket, state.left + per_s * (now - state.refilled))
+                state.refilled = now
+                enough = tokens <= state.left
+                state.left -= tokens if enough else 0
+                state.refusals += not enough
+                reset_ms = math.ceil((state.bucket - int(state.left)) / per_s * 1000)
+                headers = {
+                    "x-ratelimit-limit-tokens": str(state.bucket),
+                    "x-ratelimit-remaining-tokens": str(int(state.left)),
+                    "x-ratelimit-reset-tokens": f"{reset_ms}ms",
+                }
+            if not enough:
+                self.error(429, "Rate limit reached", "rate_limit_exceeded", headers)
+                return None
+            return headers
 
         def error(
             self, status: int, message: str, code: str | None, headers: dict[str, str] | None = None
@@ -136,19 +209,25 @@ def handler(state: FakeOpenAI) -> type[BaseHTTPRequestHandler]:
             self.send(status, json.dumps(body).encode(), headers or {})
 
         def send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+            self.begin(status, len(body), headers)
+            self.wfile.write(body)
+
+        def begin(self, status: int, length: int, headers: dict[str, str]) -> None:
             self.send_response(status)
             self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(body)))
+            self.send_header("content-length", str(length))
             for name, value in headers.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(body)
 
     return Handler
 
 
 class Server(ThreadingHTTPServer):
     daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: a client that does not wait for the end of an answer is what a test wants."""
 
 
 @contextmanager
@@ -162,6 +241,7 @@ def serve() -> Iterator[FakeOpenAI]:
         try:
             yield state
         finally:
+            state.stopped.set()
             server.shutdown()
             thread.join()
     assert state.problems == []

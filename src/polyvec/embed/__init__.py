@@ -2,5 +2,6 @@
 
 from polyvec.embed.base import BaseEmbedder, Embedder, Outcome, Usage
 from polyvec.embed.factory import embedder
+from polyvec.embed.prices import cost_usd
 
-__all__ = ["BaseEmbedder", "Embedder", "Outcome", "Usage", "embedder"]
+__all__ = ["BaseEmbedder", "Embedder", "Outcome", "Usage", "cost_usd", "embedder"]

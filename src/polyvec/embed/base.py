@@ -269,11 +269,11 @@ def _halved(items: Sequence[T], embed: Callable[[list[T]], FloatArray], error: P
     outcomes: list[Outcome] = []
     for half in (items[:middle], items[middle:]):
         try:
-            outcomes += embed(list(half))
+            outcomes.extend(embed(list(half)))
         except NO_TEXT_IS_THE_REASON:
             raise
         except PolyvecError as found:
-            outcomes += _halved(half, embed, found)
+            outcomes.extend(_halved(half, embed, found))
     return outcomes
 
 

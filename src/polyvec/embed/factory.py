@@ -6,11 +6,12 @@ import importlib
 import inspect
 import typing
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from polyvec.config import Configuration, convert, expand, load_configuration, suggest
 from polyvec.embed.base import BaseEmbedder, Embedder
-from polyvec.errors import ConfigurationError
+from polyvec.errors import ConfigurationError, shown
 
 
 class _Provider(NamedTuple):
@@ -38,7 +39,8 @@ def embedder(name: str | None = None, **options: Any) -> Embedder:  # those of t
             configuration, with such a name as its `model` and options beside it. None is the configuration's
             `defaults.embedder`, or else `local`.
         **options: Options of the embedder; they win over the configuration's. See `OpenAIEmbedder`,
-            `LocalEmbedder` and `HashEmbedder`.
+            `LocalEmbedder` and `HashEmbedder`. All have `cache`, a file that keeps the vectors of texts (see
+            `CachedEmbedder`); a path in the configuration is relative to it.
 
     Raises:
         ConfigurationError: An unknown name or option (with a suggestion), or a wrong value.
@@ -64,6 +66,9 @@ def _configured(name: str, configuration: Configuration) -> tuple[str, dict[str,
     model = options.pop("model", None)
     if not isinstance(model, str):
         raise ConfigurationError(f'{where} needs a model, e.g. model = "openai:text-embedding-3-small"')
+    cache = options.get("cache")
+    if isinstance(cache, str) and configuration.source is not None:
+        options["cache"] = str(configuration.source.parent / Path(cache).expanduser())
     return model, options
 
 
@@ -75,6 +80,9 @@ def _make(name: str, options: Mapping[str, Any]) -> Embedder:
         )
     provider = _PROVIDERS[prefix]
     given = dict(options)
+    cache = given.pop("cache", None)
+    if not isinstance(cache, str | Path | None):
+        raise ConfigurationError(f"{prefix}: cache must be the path of a file, not {shown(cache)}")
     if colon:
         if provider.argument is None:
             raise ConfigurationError(f"{prefix} has one model only; write {prefix!r}, not {name!r}")
@@ -84,7 +92,12 @@ def _make(name: str, options: Mapping[str, Any]) -> Embedder:
     elif provider.example is not None and provider.argument not in given:
         raise ConfigurationError(f"say which model, e.g. {provider.example}")
     kind: type[BaseEmbedder] = getattr(importlib.import_module(provider.module), provider.name)
-    return kind(**_checked(kind, given, prefix))
+    made = kind(**_checked(kind, given, prefix))
+    if cache is None:
+        return made
+    from polyvec.embed.cache import CachedEmbedder  # and sqlite3, which not every Python has
+
+    return CachedEmbedder(made, cache)
 
 
 def _checked(kind: type[BaseEmbedder], given: Mapping[str, Any], prefix: str) -> dict[str, Any]:
@@ -95,7 +108,8 @@ def _checked(kind: type[BaseEmbedder], given: Mapping[str, Any], prefix: str) ->
     for option, value in given.items():
         if option not in known:
             raise ConfigurationError(
-                f"{prefix}: unknown option {option!r}{suggest(option, known)}; options are {', '.join(known)}"
+                f"{prefix}: unknown option {option!r}{suggest(option, [*known, 'cache'])}; "
+                f"options are {', '.join([*known, 'cache'])}"
             )
         what = f"{prefix}: {option}"
         if option == "api_key" and not isinstance(value, str | None):

@@ -29,6 +29,8 @@ def in_order(jobs: Iterable[Callable[[], T]], workers: int, stop: Event, name: s
     failures: list[BaseException] = []
 
     def guarded(job: Callable[[], T]) -> T:
+        if stop.is_set():
+            raise CancelledError
         try:
             return job()
         except BaseException as error:

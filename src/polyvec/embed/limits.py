@@ -18,6 +18,8 @@ from typing import Final
 
 _UNITS: Final = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _MINUTE: Final = 60.0
+_TELLING: Final = 0.05
+"""The part of a bucket that must be missing for the time until it is full to tell how fast it fills."""
 
 
 @dataclass(slots=True)
@@ -33,8 +35,12 @@ class _Bucket:
         """Return in how many seconds `cost` is there; a larger one than the limit needs a full bucket."""
         if not self.limit:
             return 0.0
+        return max(0.0, (min(cost, self.limit) - self.now(now)) / self.per_s)
+
+    def now(self, now: float) -> float:
+        """Return what is left now."""
         self.left, self.at = min(self.limit, self.left + self.per_s * (now - self.at)), now
-        return max(0.0, (min(cost, self.limit) - self.left) / self.per_s)
+        return self.left
 
 
 class RateGate:
@@ -80,10 +86,18 @@ class RateGate:
         reset_s = seconds(headers.get(f"x-ratelimit-reset-{name}", ""))
         if not limit or left is None or reset_s is None or left > limit:
             return
-        refill = (limit - left) / reset_s if reset_s and left < limit else limit / _MINUTE
-        # those still under way may not be counted yet; if they are, their own answers will say so
-        left -= self._under_way[name]
-        self._buckets[name] = _Bucket(limit, left, refill, self._clock())
+        old, now = self._buckets[name], self._clock()
+        if reset_s and limit - left > _TELLING * limit:
+            refill = (limit - left) / reset_s
+        else:
+            refill = old.per_s or limit / _MINUTE
+        if old.limit:
+            # answers overtake each other, so an old one may know of more than is left; our own account, which
+            # counts all that we sent, does not know what others use
+            left = min(left, old.now(now))
+        else:
+            left -= self._under_way[name]  # may not be counted yet
+        self._buckets[name] = _Bucket(limit, left, refill, now)
 
 
 def limit_of(headers: Mapping[str, str]) -> float | None:
