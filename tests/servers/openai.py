@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import email
 import json
 import math
 import re
@@ -56,6 +57,9 @@ class FakeOpenAI:
         bucket: The tokens that may be used altogether; None is no limit. What is left is in the headers.
         refill_s: The headers say that the bucket is full again in so long; it then is.
         together: No request is answered before so many have come.
+        lose_batch_answer: Begin the next batch, but close the connection instead of saying so.
+        files: Uploaded files and results of batches.
+        batches: All batches; see `end_batches`.
         requests: The bodies of all requests.
         most_at_once: Most requests under way at the same time.
     """
@@ -72,6 +76,9 @@ class FakeOpenAI:
     bucket: int | None = None
     refill_s: float = 0.2
     together: int = 0
+    lose_batch_answer: bool = False
+    files: dict[str, bytes] = field(default_factory=dict)
+    batches: dict[str, dict[str, Any]] = field(default_factory=dict)
     requests: list[dict[str, Any]] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
     refusals: int = 0
@@ -83,6 +90,32 @@ class FakeOpenAI:
     under_way: int = 0
     gathered: threading.Event = field(default_factory=threading.Event)
     stopped: threading.Event = field(default_factory=threading.Event)
+
+    def end_batches(self, status: str = "completed", refused: str | None = None) -> None:
+        """End all batches, with the results in another order than the requests; `refused`: but for a text."""
+        for batch in self.batches.values():
+            if batch["status"] != "in_progress":
+                continue
+            batch["status"] = status
+            lines: dict[str, list[dict[str, Any]]] = {"output_file_id": [], "error_file_id": []}
+            requests = [json.loads(line) for line in self.files[batch["input_file_id"]].splitlines()]
+            for request in reversed(requests if status == "completed" else requests[::2]):
+                content = request["body"]["input"]
+                tokens = content if isinstance(content, list) else tokenizer.encode(content)
+                result: dict[str, Any] = {"id": "r", "custom_id": request["custom_id"], "error": None}
+                if refused is not None and tokenizer.encode(refused) == tokens:
+                    error = {"message": "this text is refused", "code": None}
+                    result["response"] = {"status_code": 400, "body": {"error": error}}
+                    lines["error_file_id"].append(result)
+                    continue
+                made = vector_of(tokens, request["body"].get("dimensions", 1536)).astype("<f4").tobytes()
+                data = [{"object": "embedding", "index": 0, "embedding": base64.b64encode(made).decode()}]
+                result["response"] = {"status_code": 200, "body": {"data": data, "usage": {}}}
+                lines["output_file_id"].append(result)
+            for name, results in lines.items():
+                if results:
+                    batch[name] = f"file-{len(self.files)}"
+                    self.files[batch[name]] = "\n".join(map(json.dumps, results)).encode()
 
 
 def vector_of(tokens: list[int], dimensions: int) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -98,8 +131,55 @@ def handler(state: FakeOpenAI) -> type[BaseHTTPRequestHandler]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
+        def do_GET(self) -> None:
+            if self.path.startswith("/v1/files/"):
+                self.send(200, state.files[self.path.split("/")[3]], {})
+            elif self.path.startswith("/v1/batches?"):
+                newest = list(reversed(state.batches.values()))
+                self.send(200, json.dumps({"object": "list", "data": newest, "has_more": False}).encode(), {})
+            else:
+                self.send(200, json.dumps(state.batches[self.path.split("/")[3]]).encode(), {})
+
+        def new_file(self, raw: bytes) -> None:
+            head = f"content-type: {self.headers['content-type']}\r\n\r\n".encode()
+            parts = email.message_from_bytes(head + raw).get_payload()
+            [content] = [part for part in parts if part.get_filename()]  # type: ignore[union-attr]
+            name = f"file-{len(state.files)}"
+            data = content.get_payload(decode=True)  # type: ignore[union-attr]
+            assert isinstance(data, bytes)
+            state.files[name] = data
+            made = {"id": name, "object": "file", "bytes": len(data), "created_at": 0, "filename": "x"}
+            self.send(200, json.dumps(made | {"purpose": "batch", "status": "processed"}).encode(), {})
+
+        def new_batch(self, body: dict[str, Any]) -> None:
+            name = f"batch-{len(state.batches)}"
+            state.batches[name] = body | {
+                "id": name,
+                "object": "batch",
+                "created_at": int(time.time()),
+                "status": "in_progress",
+                "request_counts": {"completed": 1, "failed": 0, "total": 3},
+            }
+            if state.lose_batch_answer:
+                state.lose_batch_answer = False
+                self.close_connection = True
+                self.connection.close()
+                return
+            self.send(200, json.dumps(state.batches[name]).encode(), {})
+
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            raw = self.rfile.read(int(self.headers["content-length"]))
+            if self.path in ("/v1/files", "/v1/batches") and state.replies:
+                reply = state.replies.pop(0)
+                self.error(reply.status, "scripted", reply.code, reply.headers)
+                return
+            if self.path == "/v1/files":
+                self.new_file(raw)
+                return
+            body = json.loads(raw)
+            if self.path == "/v1/batches":
+                self.new_batch(body)
+                return
             with state.lock:
                 state.requests.append(body)
                 state.paths.append(self.path)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from polyvec.cli import pipeline, records, stores
+from polyvec.cli import embedding, pipeline, records, stores
 from polyvec.cli.common import EXIT_CODES, Commands
 
 app = typer.Typer(
@@ -19,7 +19,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for part in (pipeline, records, stores):
+for part in (pipeline, embedding, records, stores):
     app.registered_commands += part.app.registered_commands
 
 

@@ -23,6 +23,7 @@ import numpy as np
 
 from polyvec.embed.base import BaseEmbedder, Embedder, Outcome
 from polyvec.errors import ConfigurationError, PolyvecError
+from polyvec.tokenizer import repair
 from polyvec.types import EmbeddingSpace, FloatArray
 
 logger = logging.getLogger(__name__)
@@ -162,9 +163,9 @@ class CachedEmbedder(BaseEmbedder):
             str(space.dimensions),
             self.variant,
             "q" if query else "d",
-            text,
+            repair(text),
         )
-        digest = blake2b(digest_size=32)
+        digest = blake2b(digest_size=20)
         for part in parts:
             data = part.encode()
             digest.update(len(data).to_bytes(8, "little") + data)
@@ -218,7 +219,7 @@ class CachedEmbedder(BaseEmbedder):
     def _from_the_first_missing(
         self, key: bytes, text: str, looked_up: Iterator[tuple[bytes, str, FloatArray | None]]
     ) -> Iterator[tuple[bytes | None, Outcome]]:
-        """Yield outcomes in order, with a key where they are new, until too many found ones had to be held."""
+        """Yield outcomes in order, new ones with their key, until too many found ones had to be held."""
         waiting: deque[tuple[bytes, FloatArray | None]] = deque([(key, None)])
 
         def missing() -> Iterator[str]:

@@ -21,7 +21,7 @@ from functools import partial
 from itertools import chain, groupby
 from operator import itemgetter
 from threading import Event
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 
@@ -43,6 +43,8 @@ from polyvec.types import EmbeddingSpace, FloatArray
 
 if TYPE_CHECKING:
     from openai import OpenAI
+
+T = TypeVar("T")
 
 DIMENSIONS: Final = {
     "text-embedding-3-small": 1536,
@@ -208,6 +210,47 @@ class OpenAIEmbedder(BaseEmbedder):
             except OpenAIError as error:
                 raise ConfigurationError(f"openai: {self.redact(str(error))}") from error
             return self._made
+
+    def call(self, do: Callable[[OpenAI], T], *, again: bool = True) -> T:
+        """Return what a call of the SDK returns, with our errors, and made again where that may help.
+
+        Args:
+            do: Makes the call.
+            again: False for a call that must not be made twice.
+        """
+
+        def attempt() -> T:
+            try:
+                return do(self.client())
+            except PolyvecError:
+                raise
+            except Exception as error:
+                raise translate(error, 0, self.redact, self._timeout_s) from error
+
+        return self._retry.run(attempt) if again else attempt()
+
+    def body(self, content: list[int] | str) -> dict[str, Any]:
+        """Return a request for the vector of one input."""
+        return {"input": content, **self._parameters}
+
+    def vector_in(self, answer: Any) -> FloatArray:
+        """Return the vector in the answer to such a request.
+
+        Raises:
+            PolyvecError: There is none, or it is not as it should be.
+        """
+        try:
+            vector: FloatArray = self._checked(answer, 1)[0]
+        except PolyvecError:
+            raise
+        except Exception as error:
+            raise translate(error, 0, self.redact, self._timeout_s) from error
+        return vector
+
+    @property
+    def azure(self) -> bool:
+        """Whether the model is deployed in Azure."""
+        return bool(self._azure)
 
     def redact(self, text: str) -> str:
         """Return a text without the key and the token."""
