@@ -14,6 +14,7 @@ import pytest
 import polyvec
 from polyvec import (
     AuthenticationError,
+    BackendError,
     BackendUnavailableError,
     ConfigurationError,
     InvalidInputError,
@@ -189,9 +190,26 @@ def test_a_refused_upload_leaves_nothing_behind(server: FakeOpenAI, program: Cal
         server.replies = [Reply(401, "invalid_api_key")]
         with pytest.raises(AuthenticationError):
             jobs.submit(TEXTS)
-        server.replies = [Reply(500)]  # is tried again
+        server.replies = [Reply(500)]  # is tried again, with the whole file
         assert len(jobs.submit(TEXTS)) == 1
     assert len(server.files) == 1
+    assert len(asked_for(server)) == len(TEXTS)
+
+
+def test_a_batch_that_may_not_begin_is_given_up(server: FakeOpenAI, program: Callable[..., Any]) -> None:
+    with program() as (jobs, _):
+        begin = jobs._begin
+
+        def refused(job: str, file: str) -> object:
+            server.replies = [Reply(400, "billing_hard_limit_reached")]
+            return begin(job, file)
+
+        jobs._begin = refused
+        with pytest.raises(BackendError, match="scripted"):
+            jobs.submit(TEXTS)
+    with program() as (jobs, _):
+        assert jobs.poll() == []
+        assert len(jobs.submit(TEXTS)) == 1
 
 
 def test_other_spaces_have_batches_of_their_own(server: FakeOpenAI, make: Make, tmp_path: Path) -> None:

@@ -153,6 +153,29 @@ def test_the_first_error_ends_everything_at_once() -> None:
     assert sorted(begun) == [0, 1]
 
 
+def test_no_job_is_begun_after_an_error() -> None:
+    begun: list[int] = []
+    more = Event()
+
+    def job(n: int) -> int:
+        begun.append(n)
+        assert more.wait(10)
+        raise ValueError(n)
+
+    def jobs() -> Iterator[Callable[[], int]]:
+        for n in range(9):
+            yield lambda n=n: job(n)  # type: ignore[misc]
+            if n == 1:  # it waits for the same thread, which would begin it before anybody could stop it
+                more.set()
+
+    for _ in range(20):
+        begun.clear()
+        more.clear()
+        with pytest.raises(ValueError, match="0"):
+            list(in_order(jobs(), 1, Event(), "test"))
+        assert begun == [0]
+
+
 def test_a_caller_that_stops_ends_everything() -> None:
     stop = Event()
     results = in_order([lambda n=n: n for n in range(100)], 2, stop, "test")  # type: ignore[misc]
@@ -285,6 +308,14 @@ def test_a_retry_after_beyond_what_the_sdk_accepts(
     assert embedder.embed_query("x").shape == (32,)  # which does not wait
 
 
+def test_a_retry_after_holds_all_requests(server: FakeOpenAI, make: Make) -> None:
+    server.replies = [Reply(429, None, {"retry-after": "300"})]
+    embedder = make(retry=RetryPolicy(attempts=1, max_retry_after_s=600))
+    with pytest.raises(RateLimitedError):
+        embedder.embed_query("x")
+    assert 200 < embedder._gate.enter(1) <= 300
+
+
 class Clock:
     now = 100.0
 
@@ -322,6 +353,19 @@ def test_the_gate_counts_what_is_under_way() -> None:
     assert gate.enter(20) > 0
     gate.leave(90, headers(1000, 5, "9s"))  # somebody else uses the key, too
     assert gate.enter(10) > 0
+
+
+def test_what_is_under_way_does_not_fill_again_before_it_is_counted() -> None:
+    gate = RateGate(clock := Clock())
+    gate.enter(1)
+    gate.leave(1, headers(100, 90, "1s"))
+    clock.now += 10
+    assert gate.enter(60) == 0
+    clock.now += 10  # for all we know the provider has not seen it yet, and its bucket is full, not fuller
+    assert gate.enter(60) > 0
+    gate.leave(60, headers(100, 40, "6s"))
+    clock.now += 2
+    assert gate.enter(60) == 0
 
 
 def test_the_gate_knows_limits_of_requests() -> None:

@@ -176,7 +176,6 @@ class BatchJobs:
                     draft.size += sum(map(len, lines))
                     draft.tokens += tokens
                     request = next(rest, None)
-                file.seek(0)
                 yield draft
 
     def _fits(self, draft: _Draft, request: tuple[bytes, list[bytes], int]) -> bool:
@@ -341,7 +340,7 @@ class BatchJobs:
 
 
 def _upload(client: Any, file: IO[bytes]) -> Any:
-    file.seek(0)  # also at the second attempt
+    file.seek(0)  # of what was written, or sent by an attempt before
     return client.files.create(file=("polyvec.jsonl", file), purpose="batch")
 
 

@@ -24,23 +24,54 @@ _TELLING: Final = 0.05
 
 @dataclass(slots=True)
 class _Bucket:
-    """What is left of a limit that refills steadily; nothing is known before the first answer."""
+    """What is left of a limit that refills steadily; nothing is known before the first answer.
+
+    Attributes:
+        limit: What a full one holds; 0 as long as nothing is known.
+        left: What was left at `at`.
+        per_s: How fast it fills.
+        at: When.
+        under_way: The cost of the requests that were not answered yet.
+    """
 
     limit: float = 0.0
     left: float = 0.0
     per_s: float = 0.0
     at: float = 0.0
+    under_way: float = 0.0
 
     def wait_s(self, cost: float, now: float) -> float:
         """Return in how many seconds `cost` is there; a larger one than the limit needs a full bucket."""
         if not self.limit:
             return 0.0
-        return max(0.0, (min(cost, self.limit) - self.now(now)) / self.per_s)
+        self.fill(now)
+        return max(0.0, (min(cost, self.limit) - self.left) / self.per_s)
 
-    def now(self, now: float) -> float:
-        """Return what is left now."""
-        self.left, self.at = min(self.limit, self.left + self.per_s * (now - self.at)), now
-        return self.left
+    def spend(self, cost: float) -> None:
+        """Note that a request is sent."""
+        self.left -= cost
+        self.under_way += cost
+
+    def fill(self, now: float) -> None:
+        """Add what has come since the last time."""
+        # the provider may have a full bucket until it counts what is under way, so that does not fill again
+        full = self.limit - self.under_way
+        self.left, self.at = min(full, self.left + self.per_s * (now - self.at)), now
+
+    def learn(self, limit: float, left: float, reset_s: float, now: float) -> None:
+        """Take over what an answer says, of a request that is not under way any more."""
+        if reset_s and limit - left > _TELLING * limit:
+            self.per_s = (limit - left) / reset_s
+        elif not self.per_s:
+            self.per_s = limit / _MINUTE
+        known, self.limit = bool(self.limit), limit
+        if known:
+            # answers overtake each other, so an old one may know of more than is left; our own account, which
+            # counts all that we sent, does not know what others use
+            self.fill(now)
+            self.left = min(left, self.left)
+        else:
+            self.left, self.at = left - self.under_way, now  # which may not be counted yet
 
 
 class RateGate:
@@ -50,7 +81,6 @@ class RateGate:
         self._clock = clock
         self._lock = threading.Lock()
         self._buckets = {"requests": _Bucket(), "tokens": _Bucket()}
-        self._under_way = {"requests": 0, "tokens": 0}
         self._closed_until = 0.0
 
     def enter(self, tokens: int, *, anyway: bool = False) -> float:
@@ -63,15 +93,14 @@ class RateGate:
             if wait > 0 and not anyway:
                 return wait
             for name, cost in costs.items():
-                self._buckets[name].left -= cost
-                self._under_way[name] += cost
+                self._buckets[name].spend(cost)
             return 0.0
 
     def leave(self, tokens: int, headers: Mapping[str, str] | None = None) -> None:
         """Note that a request is over, and what its answer's headers say."""
         with self._lock:
-            self._under_way["requests"] -= 1
-            self._under_way["tokens"] -= tokens
+            self._buckets["requests"].under_way -= 1
+            self._buckets["tokens"].under_way -= tokens
             for name in self._buckets:
                 self._learn(name, headers or {})
 
@@ -84,20 +113,8 @@ class RateGate:
         limit = _number(headers.get(f"x-ratelimit-limit-{name}"))
         left = _number(headers.get(f"x-ratelimit-remaining-{name}"))
         reset_s = seconds(headers.get(f"x-ratelimit-reset-{name}", ""))
-        if not limit or left is None or reset_s is None or left > limit:
-            return
-        old, now = self._buckets[name], self._clock()
-        if reset_s and limit - left > _TELLING * limit:
-            refill = (limit - left) / reset_s
-        else:
-            refill = old.per_s or limit / _MINUTE
-        if old.limit:
-            # answers overtake each other, so an old one may know of more than is left; our own account, which
-            # counts all that we sent, does not know what others use
-            left = min(left, old.now(now))
-        else:
-            left -= self._under_way[name]  # may not be counted yet
-        self._buckets[name] = _Bucket(limit, left, refill, now)
+        if limit and left is not None and reset_s is not None and left <= limit:
+            self._buckets[name].learn(limit, left, reset_s, self._clock())
 
 
 def limit_of(headers: Mapping[str, str]) -> float | None:
