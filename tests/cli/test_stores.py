@@ -244,6 +244,8 @@ def test_every_command_has_help_with_examples(run: Run) -> None:
     assert {
         "ingest",
         "search",
+        "tokens",
+        "batch",
         "get",
         "delete",
         "count",

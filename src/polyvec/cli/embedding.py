@@ -53,9 +53,9 @@ def tokens(
     as_json: JsonOption = False,
     _debug: DebugOption = False,
 ) -> None:
-    """Count the tokens of documents (cl100k_base), and say what embedding them would cost.
+    """Count the tokens of documents, and what they would cost.
 
-    Chunks that overlap have more tokens than their document: `polyvec ingest --dry-run` counts those.
+    They are counted as OpenAI's embedding models count them (cl100k_base), without a network. Chunks that overlap have more tokens than their document: `polyvec ingest --dry-run` counts those.
     """
     from polyvec import tokenizer
     from polyvec.embed import prices
@@ -144,9 +144,9 @@ def batch(
     as_json: JsonOption = False,
     _debug: DebugOption = False,
 ) -> None:
-    """Embed documents through OpenAI's Batch API, at half the price and within a day.
+    """Embed documents at half the price, within a day.
 
-    The vectors go into the cache of the embedder, where ingest finds them. Chunks that the cache has, or that
+    They are sent to OpenAI's Batch API. The vectors go into the cache of the embedder, where ingest finds them. Chunks that the cache has, or that
     were asked for already, are not asked for again: run it as often as you like. The exit code is 1 if
     something failed.
     """
