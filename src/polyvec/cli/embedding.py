@@ -55,7 +55,8 @@ def tokens(
 ) -> None:
     """Count the tokens of documents, and what they would cost.
 
-    They are counted as OpenAI's embedding models count them (cl100k_base), without a network. Chunks that overlap have more tokens than their document: `polyvec ingest --dry-run` counts those.
+    They are counted as OpenAI's embedding models count them (cl100k_base), without a network. Chunks
+    that overlap have more tokens than their document: `polyvec ingest --dry-run` counts those.
     """
     from polyvec import tokenizer
     from polyvec.embed import prices
@@ -146,7 +147,8 @@ def batch(
 ) -> None:
     """Embed documents at half the price, within a day.
 
-    They are sent to OpenAI's Batch API. The vectors go into the cache of the embedder, where ingest finds them. Chunks that the cache has, or that
+    They are sent to OpenAI's Batch API. The vectors go into the cache of the embedder, where ingest
+    finds them. Chunks that the cache has, or that
     were asked for already, are not asked for again: run it as often as you like. The exit code is 1 if
     something failed.
     """
