@@ -108,8 +108,8 @@ def test_a_database_on_disk_from_process_to_process(tmp_path: Path) -> None:
     )
     (tmp_path / "a.md").write_text("커피 원두는 서늘한 곳에 두세요. 😀", "utf-8")
     (tmp_path / "b.txt").write_text("Water for green tea must not boil.", "utf-8")
-    assert answer("ingest", "a.md", "b.txt")["written"] == 2
-    assert answer("ingest", "a.md", "b.txt")["skipped"] == 2
+    assert answer("ingest", "a.md", "b.txt", "--quiet")["written"] == 2
+    assert answer("ingest", "a.md", "b.txt", "--quiet")["skipped"] == 2
     [best] = answer("search", "원두", "--limit", "1", "--filter", '_source != "b.txt"')["matches"]
     assert (best["id"], best["text"]) == ("a.md#0", "커피 원두는 서늘한 곳에 두세요. 😀")
     assert answer("get", "b.txt#0")["records"][0]["metadata"]["_source"] == "b.txt"
